@@ -1,0 +1,115 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * The facts of an answer, event by event or as one JSON body: usage, content,
+ * finish, error and end.
+ */
+
+
+#ifndef _NGX_LLM_ANSWER_H_INCLUDED_
+#define _NGX_LLM_ANSWER_H_INCLUDED_
+
+
+#include "ngx_llm_dialect.h"
+#include "ngx_llm_text.h"
+
+
+/*
+ * Counts as upstream reports them, -1 where it did not: missing is not zero.
+ * Prompt tokens are all input tokens (cached ones included), completion
+ * tokens include reasoning, in every dialect.  A later report replaces an
+ * earlier one, field by field.  Anything that is no count (negative, a
+ * fraction, a string, absurd) is ignored as if missing.
+ */
+
+typedef struct {
+    int64_t               prompt;
+    int64_t               cached;
+    int64_t               completion;
+    int64_t               reasoning;
+} ngx_llm_usage_t;
+
+
+/* what one event did; a bit set */
+
+#define NGX_LLM_EV_DATA       0x0001  /* it carries data: it is counted */
+#define NGX_LLM_EV_CONTENT    0x0002  /* text, reasoning, tool arguments.. */
+#define NGX_LLM_EV_USAGE      0x0004  /* it reports usage */
+#define NGX_LLM_EV_ONLY_USAGE 0x0008  /* and nothing else: the extra event
+                                         of include_usage (empty choices) */
+#define NGX_LLM_EV_FINISH     0x0010  /* a finish reason */
+#define NGX_LLM_EV_FILTER     0x0020  /* .. that is a content filter's */
+#define NGX_LLM_EV_ERROR      0x0040  /* an in-band error */
+#define NGX_LLM_EV_END        0x0080  /* the terminal marker */
+#define NGX_LLM_EV_UNREAD     0x0100  /* over the cap or no JSON: not read */
+
+
+/*
+ * Zero-initialised by the caller, then ngx_llm_answer_init().  Holds no
+ * pointer into events: slices live in the arrays below.
+ */
+
+typedef struct {
+    /* NULL: told from the content when it comes */
+    const ngx_llm_api_t  *api;
+
+    ngx_llm_usage_t       usage;
+
+    /* events with data, and those of them with content */
+    uint64_t              events;
+    uint64_t              content_events;
+
+    /* sizes of the content so far: what an estimate is made of */
+    ngx_llm_text_t        content;
+
+    /* lengths of the names below, in bytes */
+    uint16_t              model_len;
+    uint16_t              finish_len;
+    uint16_t              error_len;
+
+    /* an error's own HTTP status as it states or its type implies, or 0 */
+    uint16_t              error_status;
+
+    /* all NGX_LLM_EV_* bits seen so far */
+    unsigned              seen;
+
+    unsigned char         model[NGX_LLM_MAX_MODEL];
+    unsigned char         finish[NGX_LLM_MAX_FINISH];
+
+    /* the error's type or code */
+    unsigned char         error[NGX_LLM_MAX_ERROR];
+
+    /*
+     * The frame of the last content event: an event that differs from it in
+     * nothing but its text needs no parse.  See ngx_llm_answer.c.
+     */
+    uint16_t              prefix_len;
+    uint16_t              suffix_len;
+    unsigned char         shape[512];
+} ngx_llm_answer_t;
+
+
+void ngx_llm_answer_init(ngx_llm_answer_t *answer, const ngx_llm_api_t *api);
+
+/*
+ * Reads one whole event (as ngx_llm_frame_next() delimited it) and returns
+ * its NGX_LLM_EV_* bits.  scratch is used for joined data lines and by the
+ * parser; an event that is no valid JSON or too large is NGX_LLM_EV_UNREAD,
+ * never an error: it is counted and passes.
+ */
+
+unsigned ngx_llm_answer_event(ngx_llm_answer_t *answer,
+    const unsigned char *event, size_t len, ngx_llm_scratch_t *scratch);
+
+/* the same for a whole answer that is not streamed */
+
+unsigned ngx_llm_answer_body(ngx_llm_answer_t *answer,
+    const unsigned char *body, size_t len, ngx_llm_scratch_t *scratch);
+
+
+#endif /* _NGX_LLM_ANSWER_H_INCLUDED_ */

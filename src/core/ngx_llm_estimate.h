@@ -1,0 +1,63 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * Tokens from bytes by character class, corrected by a ratio that is learned
+ * per model from what upstream reports.  No table of a vocabulary.
+ */
+
+
+#ifndef _NGX_LLM_ESTIMATE_H_INCLUDED_
+#define _NGX_LLM_ESTIMATE_H_INCLUDED_
+
+
+#include "ngx_llm_text.h"
+
+
+/* an image or audio part is charged as so many tokens, not as its bytes */
+#define NGX_LLM_IMAGE_TOKENS  800
+#define NGX_LLM_AUDIO_TOKENS  500
+
+
+/*
+ * What has been learned for one model.  All zero is "nothing yet": ratio 1.
+ * Plain integers, so that it can live in shared memory.
+ */
+
+typedef struct {
+    /* upstream's tokens over ours, scaled by 65536; 0 is nothing learned */
+    uint32_t              ratio_16;
+
+    /* answers learned from, saturating; the first ones weigh more */
+    uint32_t              samples;
+} ngx_llm_ratio_t;
+
+
+/* tokens by class alone, before any correction; at least 1 for any text */
+
+int64_t ngx_llm_estimate_raw(const ngx_llm_text_t *text);
+
+/*
+ * tokens = raw * ratio + parts; parts (images, audio) are not corrected.
+ * ratio may be NULL.  Saturates at NGX_LLM_MAX_TOKENS.
+ */
+
+int64_t ngx_llm_estimate(const ngx_llm_ratio_t *ratio, int64_t raw_tokens,
+    int64_t part_tokens);
+
+/*
+ * Learns from one answer: upstream counted reported_tokens where we had
+ * raw_tokens (text only; requests with parts are not learned from).  Ignored
+ * when either is below 8.  One sample is bounded to [1/4, 4] of ours; the
+ * weight of a sample is 1/n for the first 16, then 1/16, so old answers decay.
+ */
+
+void ngx_llm_ratio_learn(ngx_llm_ratio_t *ratio, int64_t raw_tokens,
+    int64_t reported_tokens);
+
+
+#endif /* _NGX_LLM_ESTIMATE_H_INCLUDED_ */
