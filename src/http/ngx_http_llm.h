@@ -1,0 +1,190 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * What the rooms of src/http share: the configuration, and the context that
+ * one request carries through them.
+ *
+ * inspect -> limit -> balance -> [nginx proxy] -> relay -> account
+ */
+
+
+#ifndef _NGX_HTTP_LLM_H_INCLUDED_
+#define _NGX_HTTP_LLM_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+#include "ngx_http_llm_compat.h"
+#include "ngx_llm_answer.h"
+#include "ngx_llm_estimate.h"
+#include "ngx_llm_request.h"
+
+
+typedef struct ngx_http_llm_ctx_s       ngx_http_llm_ctx_t;
+typedef struct ngx_http_llm_charge_s    ngx_http_llm_charge_t;
+typedef struct ngx_http_llm_exchange_s  ngx_http_llm_exchange_t;
+typedef struct ngx_http_llm_relay_s     ngx_http_llm_relay_t;
+
+
+#include "ngx_http_llm_balancer.h"
+#include "ngx_http_llm_limit.h"
+
+
+/* how a request ended: $llm_end */
+
+typedef enum {
+    NGX_HTTP_LLM_END_NONE = 0,
+    NGX_HTTP_LLM_END_DONE,
+    NGX_HTTP_LLM_END_CLIENT_ABORT,
+    NGX_HTTP_LLM_END_FIRST_TOKEN_TIMEOUT,
+    NGX_HTTP_LLM_END_IDLE_TIMEOUT,
+    NGX_HTTP_LLM_END_TOTAL_TIMEOUT,
+    NGX_HTTP_LLM_END_UPSTREAM_ERROR,
+    NGX_HTTP_LLM_END_UPSTREAM_TRUNCATED,
+    NGX_HTTP_LLM_END_CONTENT_FILTER,
+    NGX_HTTP_LLM_END_LIMIT_CUT,
+    NGX_HTTP_LLM_END_CANCELLED,
+    NGX_HTTP_LLM_END_REJECTED,
+    NGX_HTTP_LLM_END_QUEUE_FULL,
+    NGX_HTTP_LLM_END_QUEUE_TIMEOUT,
+    NGX_HTTP_LLM_END_SHUTDOWN
+} ngx_http_llm_end_e;
+
+
+/* where the tokens of the bill come from: $llm_usage_source */
+
+typedef enum {
+    NGX_HTTP_LLM_USAGE_NONE = 0,
+    NGX_HTTP_LLM_USAGE_ESTIMATE,
+    NGX_HTTP_LLM_USAGE_UPSTREAM
+} ngx_http_llm_source_e;
+
+
+/* what a request has used, in tokens; -1 where nobody said */
+
+typedef struct {
+    ngx_llm_usage_t             usage;
+    ngx_http_llm_source_e       source;
+} ngx_http_llm_bill_t;
+
+
+typedef struct {
+    /* ngx_http_llm_zone_t *: the budgets of llm_limit_zone */
+    ngx_array_t                 zones;
+
+    /* ngx_http_llm_upstream_t: upstreams whose peer.init is wrapped */
+    ngx_array_t                 upstreams;
+
+    /* rows of requests in flight; NULL where no upstream counts them */
+    ngx_shm_zone_t             *inflight;
+
+    /* learned ratios, by model */
+    ngx_shm_zone_t             *models;
+
+    /* some location has llm_stream on: the filters are needed */
+    ngx_uint_t                  enabled;
+} ngx_http_llm_main_conf_t;
+
+
+typedef struct {
+    ngx_http_llm_balancer_conf_t  balancer;
+} ngx_http_llm_srv_conf_t;
+
+
+typedef struct {
+    ngx_flag_t                  enable;
+    ngx_uint_t                  dialect;
+    ngx_flag_t                  include_usage;
+    ngx_msec_t                  first_token_timeout_ms;
+    ngx_msec_t                  idle_timeout_ms;
+    ngx_msec_t                  total_timeout_ms;
+    ngx_flag_t                  error_events;
+    size_t                      body_max_bytes;
+
+    ngx_http_llm_limit_conf_t   limit;
+} ngx_http_llm_loc_conf_t;
+
+
+/*
+ * One for each main request of a location with llm_stream on.  It lives in
+ * the request's pool and is found again after an internal redirect, which
+ * wipes the modules' contexts: ngx_http_llm_find_ctx().
+ */
+
+struct ngx_http_llm_ctx_s {
+    ngx_http_request_t         *request;
+
+    /* NULL: not known, or not yet */
+    const ngx_llm_api_t        *api;
+
+    /* NULL: the body was not read (none, too large, not JSON) */
+    ngx_llm_request_t          *facts;
+
+    /* prompt tokens at admission, corrected by what the model taught */
+    int64_t                     estimated_tokens;
+
+    /* the part of them that the ratio corrects, before it did */
+    int64_t                     raw_tokens;
+
+    /* what llm_limit took for this request; NULL: nothing */
+    ngx_http_llm_charge_t      *charge;
+
+    /* the exchange with upstream; NULL before there is one */
+    ngx_http_llm_exchange_t    *exchange;
+
+    /* the answer on its way to the client; NULL before there is one */
+    ngx_http_llm_relay_t       *relay;
+
+    ngx_http_llm_bill_t         bill;
+    ngx_http_llm_end_e          end;
+
+    /* the client's own Accept-Encoding, put back once upstream was asked */
+    ngx_str_t                   accept_encoding;
+
+    /* an HTTP error of our own: this JSON instead of nginx's page */
+    ngx_str_t                   error_body;
+
+    /* 128 random bits */
+    u_char                      id[16];
+
+    /* of the chosen server, this request included; 0: not counted */
+    ngx_uint_t                  inflight;
+
+    unsigned                    body_done:1;
+    unsigned                    inspected:1;
+    unsigned                    admitted:1;
+    unsigned                    settled:1;
+    unsigned                    ask_usage:1;
+    unsigned                    error_sent:1;
+};
+
+
+extern ngx_module_t  ngx_http_llm_stream_module;
+
+
+/*
+ * The context of the main request, also behind an internal redirect; NULL
+ * where llm_stream never was on for it.
+ */
+
+ngx_http_llm_ctx_t *ngx_http_llm_find_ctx(ngx_http_request_t *r);
+
+/*
+ * Prepares a JSON error of our own in the request's dialect and returns
+ * status, to be returned by a phase handler.  A matching error_page goes
+ * before it; with llm_error_events off nginx's own page is sent.  message is
+ * for the client: plain, constant text.
+ */
+
+ngx_int_t ngx_http_llm_reject(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_llm_err_e err, ngx_int_t status, const char *message);
+
+
+#endif /* _NGX_HTTP_LLM_H_INCLUDED_ */

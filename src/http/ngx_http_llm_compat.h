@@ -1,0 +1,36 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * What differs between the versions of nginx that are supported, 1.22.1 and
+ * later: nothing else in this project asks for a version.
+ */
+
+
+#ifndef _NGX_HTTP_LLM_COMPAT_H_INCLUDED_
+#define _NGX_HTTP_LLM_COMPAT_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+
+#if (nginx_version < 1022001)
+#error "nginx 1.22.1 or later is required"
+#endif
+
+
+/* 1.23.0 linked the headers of one name */
+
+#if (nginx_version >= 1023000)
+#define ngx_http_llm_header_last(h)  (h)->next = NULL
+#else
+#define ngx_http_llm_header_last(h)
+#endif
+
+
+#endif /* _NGX_HTTP_LLM_COMPAT_H_INCLUDED_ */

@@ -1,0 +1,94 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * Admission: tokens are reserved before a request is sent, and settled to
+ * the truth when it ended.
+ */
+
+
+#ifndef _NGX_HTTP_LLM_LIMIT_H_INCLUDED_
+#define _NGX_HTTP_LLM_LIMIT_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+
+/* part of the location's configuration */
+
+typedef struct {
+    /* ngx_http_llm_limit_t: the zones that apply here; NULL or none */
+    ngx_array_t                *limits;
+
+    ngx_uint_t                  status;
+    ngx_uint_t                  log_level;
+    ngx_flag_t                  dry_run;
+    ngx_flag_t                  headers;
+} ngx_http_llm_limit_conf_t;
+
+
+typedef enum {
+    NGX_HTTP_LLM_LIMIT_NONE = 0,
+    NGX_HTTP_LLM_LIMIT_PASSED,
+    NGX_HTTP_LLM_LIMIT_DELAYED,
+    NGX_HTTP_LLM_LIMIT_REJECTED,
+    NGX_HTTP_LLM_LIMIT_REJECTED_DRY_RUN,
+    NGX_HTTP_LLM_LIMIT_DELAYED_DRY_RUN
+} ngx_http_llm_limit_status_e;
+
+
+/*
+ * Takes all that the request needs from all of its zones, or nothing.  Main
+ * requests with facts only; ctx->charge is set from here on, also where the
+ * answer is no.  NGX_DECLINED: go on; NGX_ERROR or an HTTP status, made by
+ * ngx_http_llm_reject(): the phase handler's result.
+ */
+
+ngx_int_t ngx_http_llm_limit_admit(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+
+/*
+ * Ends the charge: by what was used, or by giving everything back.  The
+ * first call wins, later ones and calls without a charge do nothing.  Safe
+ * from a pool cleanup.
+ */
+
+void ngx_http_llm_limit_settle(ngx_http_llm_ctx_t *ctx,
+    const ngx_llm_usage_t *usage);
+void ngx_http_llm_limit_abandon(ngx_http_llm_ctx_t *ctx);
+
+/* adds x-ratelimit-* (and Retry-After of a rejection) to the response */
+
+ngx_int_t ngx_http_llm_limit_add_headers(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+
+/* for variables; zeroes and an empty name where there is no charge */
+
+ngx_http_llm_limit_status_e ngx_http_llm_limit_status(
+    const ngx_http_llm_ctx_t *ctx);
+int64_t ngx_http_llm_limit_reserved(const ngx_http_llm_ctx_t *ctx);
+ngx_str_t ngx_http_llm_limit_zone_name(const ngx_http_llm_ctx_t *ctx);
+ngx_msec_t ngx_http_llm_limit_wait_ms(const ngx_http_llm_ctx_t *ctx);
+
+/* llm_limit_zone, llm_limit, llm_limit_log_level's values, and merging */
+
+char *ngx_http_llm_limit_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_llm_limit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_llm_limit_check_status(ngx_conf_t *cf, void *post, void *data);
+
+extern ngx_conf_enum_t  ngx_http_llm_limit_log_levels[];
+
+void ngx_http_llm_limit_create_conf(ngx_http_llm_limit_conf_t *conf);
+char *ngx_http_llm_limit_merge_conf(ngx_conf_t *cf,
+    ngx_http_llm_limit_conf_t *prev, ngx_http_llm_limit_conf_t *conf);
+
+
+#endif /* _NGX_HTTP_LLM_LIMIT_H_INCLUDED_ */
