@@ -1,0 +1,130 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_llm_estimate.h"
+
+
+/* fixed point of a ratio */
+#define NGX_LLM_RATIO_ONE      65536
+
+/* shorter texts say little about a model's tokenizer */
+#define NGX_LLM_RATIO_TOKENS   8
+
+/* answers that the mean reaches back to */
+#define NGX_LLM_RATIO_SAMPLES  16
+
+
+/* tokens of a thousand bytes of each class */
+
+static const uint32_t  ngx_llm_estimate_per_1000[NGX_LLM_TEXT_CLASSES] = {
+    210,    /* NGX_LLM_TEXT_WORD */
+    450,    /* NGX_LLM_TEXT_DIGIT */
+    600,    /* NGX_LLM_TEXT_PUNCT */
+    250,    /* NGX_LLM_TEXT_SPACE */
+    250,    /* NGX_LLM_TEXT_LATIN */
+    300,    /* NGX_LLM_TEXT_CJK */
+    450     /* NGX_LLM_TEXT_OTHER */
+};
+
+
+int64_t
+ngx_llm_estimate_raw(const ngx_llm_text_t *text)
+{
+    size_t    i;
+    uint64_t  bytes, tokens_1000;
+
+    tokens_1000 = 0;
+
+    for (i = 0; i < NGX_LLM_TEXT_CLASSES; i++) {
+        bytes = text->bytes[i];
+
+        /* a terabyte of any class is far above the cap below */
+
+        if (bytes > (uint64_t) 1 << 40) {
+            return NGX_LLM_MAX_TOKENS;
+        }
+
+        tokens_1000 += bytes * ngx_llm_estimate_per_1000[i];
+    }
+
+    if (tokens_1000 / 1000 >= (uint64_t) NGX_LLM_MAX_TOKENS) {
+        return NGX_LLM_MAX_TOKENS;
+    }
+
+    return (tokens_1000 + 999) / 1000;
+}
+
+
+int64_t
+ngx_llm_estimate(const ngx_llm_ratio_t *ratio, int64_t raw_tokens,
+    int64_t part_tokens)
+{
+    int64_t  tokens;
+
+    tokens = (raw_tokens < NGX_LLM_MAX_TOKENS) ? raw_tokens
+                                               : NGX_LLM_MAX_TOKENS;
+    if (tokens < 0) {
+        tokens = 0;
+    }
+
+    if (ratio != NULL && ratio->ratio_16 != 0) {
+        tokens = (tokens * ratio->ratio_16 + NGX_LLM_RATIO_ONE / 2)
+                 / NGX_LLM_RATIO_ONE;
+
+        if (tokens == 0 && raw_tokens > 0) {
+            tokens = 1;
+        }
+    }
+
+    if (part_tokens < 0) {
+        part_tokens = 0;
+    }
+
+    if (part_tokens >= NGX_LLM_MAX_TOKENS
+        || tokens >= NGX_LLM_MAX_TOKENS - part_tokens)
+    {
+        return NGX_LLM_MAX_TOKENS;
+    }
+
+    return tokens + part_tokens;
+}
+
+
+void
+ngx_llm_ratio_learn(ngx_llm_ratio_t *ratio, int64_t raw_tokens,
+    int64_t reported_tokens)
+{
+    int64_t  mean, n, sample;
+
+    if (raw_tokens < NGX_LLM_RATIO_TOKENS
+        || reported_tokens < NGX_LLM_RATIO_TOKENS
+        || raw_tokens > NGX_LLM_MAX_TOKENS
+        || reported_tokens > NGX_LLM_MAX_TOKENS)
+    {
+        return;
+    }
+
+    sample = reported_tokens * NGX_LLM_RATIO_ONE / raw_tokens;
+
+    if (sample < NGX_LLM_RATIO_ONE / 4) {
+        sample = NGX_LLM_RATIO_ONE / 4;
+    }
+
+    if (sample > NGX_LLM_RATIO_ONE * 4) {
+        sample = NGX_LLM_RATIO_ONE * 4;
+    }
+
+    if (ratio->samples < UINT32_MAX) {
+        ratio->samples++;
+    }
+
+    n = (ratio->samples < NGX_LLM_RATIO_SAMPLES) ? ratio->samples
+                                                 : NGX_LLM_RATIO_SAMPLES;
+    mean = (ratio->ratio_16 != 0) ? ratio->ratio_16 : sample;
+
+    ratio->ratio_16 = mean + (sample - mean) / n;
+}
