@@ -269,7 +269,7 @@ suites: build tools
 asan: tools
 	@tools/install-deps perl suites
 	@$(MAKE) CC=gcc SANITIZE=1 build
-	@CC=gcc t/asan-run $(abspath $(out))/asan $(abspath $(NGINX)) \
+	@t/asan-run $(abspath $(out))/asan $(abspath $(NGINX)) \
 	    $(MAKE) CC=gcc SANITIZE=1 suites
 
 ##   clients   the real clients (npm), t/clients
@@ -293,7 +293,8 @@ clang: deps-build
 ##             gcc and clang, suites, clients
 .PHONY: test
 test:
-	@t/run-all '$(MAKE)' style docs unit fuzz-smoke build clang suites clients
+	@t/run-all '$(MAKE)' style docs unit fuzz-smoke build clang run-once \
+	    suites clients
 
 
 # ---- running --------------------------------------------------------------
@@ -304,6 +305,10 @@ test:
 run: build tools
 	@tools/install-deps run
 	@tools/run '$(NGINX)' '$(module)' '$(PORT)' '$(ONCE)'
+
+.PHONY: run-once
+run-once:
+	@$(MAKE) run PORT=0 ONCE=1
 
 ##   bench     the benchmarks
 .PHONY: bench
