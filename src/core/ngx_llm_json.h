@@ -9,9 +9,10 @@
  * Reading JSON by a table of paths, on top of yajl.
  *
  * A path names keys separated by dots, "[]" any element of an array, "*" any
- * key, and a final "**" any depth below: "choices[].delta.content",
- * "tools[].**".  Up to 64 rows a table: the walk keeps one bit for each row
- * that still matches at each depth.
+ * key, and a final "**" all at any depth below, of objects and of arrays:
+ * "choices[].delta.content", "tools[].**".  "" is the document itself.  Up to
+ * 64 rows a table, 255 bytes a path: the walk keeps one bit for each row that
+ * still matches at each depth.
  */
 
 

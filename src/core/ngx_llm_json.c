@@ -1,0 +1,520 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include <string.h>
+
+#include <yajl/yajl_parse.h>
+
+#include "ngx_llm_json.h"
+#include "ngx_llm_memory.h"
+#include "ngx_llm_utf8.h"
+
+
+/* what ngx_llm_json_descend() returns where it is no number of bytes */
+#define NGX_LLM_JSON_STOP  -1
+#define NGX_LLM_JSON_DEEP  -2
+
+
+/* one open container; only the entries of at[] whose row is live are set */
+
+typedef struct {
+    /* rows that may match a value in this container */
+    uint64_t              live;
+
+    /* those of them that reached their "**": they match whatever comes */
+    uint64_t              deep;
+
+    /* rows that match the container itself: they are told of its end */
+    uint64_t              hit;
+
+    unsigned              array:1;
+
+    /* offset in each row's path of what a value in here has to match */
+    unsigned char         at[NGX_LLM_JSON_MAX_ROWS];
+} ngx_llm_json_level_t;
+
+
+typedef struct {
+    const ngx_llm_json_row_t  *rows;
+    ngx_llm_json_pt            handler;
+    void                      *data;
+    const char               **reason;
+
+    const unsigned char       *doc;
+    size_t                     len;
+    yajl_handle                yajl;
+    ngx_llm_rc_e               rc;
+
+    /* all input was given; only a number at the very end can still come */
+    unsigned                   finishing:1;
+
+    /* rows that match up to the value that comes next, and how far */
+    uint64_t                   live;
+    uint64_t                   deep;
+    unsigned char              at[NGX_LLM_JSON_MAX_ROWS];
+
+    size_t                     depth;
+    ngx_llm_json_level_t       levels[NGX_LLM_MAX_DEPTH];
+    ngx_llm_memory_t           memory;
+} ngx_llm_json_walk_t;
+
+
+static int ngx_llm_json_null(void *ctx);
+static int ngx_llm_json_boolean(void *ctx, int value);
+static int ngx_llm_json_number(void *ctx, const char *p, size_t len);
+static int ngx_llm_json_string(void *ctx, const unsigned char *p, size_t len);
+static int ngx_llm_json_key(void *ctx, const unsigned char *p, size_t len);
+static int ngx_llm_json_start_map(void *ctx);
+static int ngx_llm_json_end_map(void *ctx);
+static int ngx_llm_json_start_array(void *ctx);
+static int ngx_llm_json_end_array(void *ctx);
+static ngx_llm_rc_e ngx_llm_json_run(ngx_llm_json_walk_t *walk);
+static int ngx_llm_json_open(ngx_llm_json_walk_t *walk, unsigned array);
+static int ngx_llm_json_close(ngx_llm_json_walk_t *walk,
+    ngx_llm_json_type_e type);
+static int ngx_llm_json_scalar(ngx_llm_json_walk_t *walk,
+    ngx_llm_json_type_e type, const unsigned char *p, size_t len);
+static int ngx_llm_json_tell(ngx_llm_json_walk_t *walk, uint64_t hit,
+    ngx_llm_json_type_e type, const unsigned char *p, size_t len);
+static uint64_t ngx_llm_json_hits(const ngx_llm_json_walk_t *walk);
+static void ngx_llm_json_expect(ngx_llm_json_walk_t *walk);
+static int ngx_llm_json_descend(const char *rest, unsigned array,
+    unsigned root);
+static size_t ngx_llm_json_segment(const char *path, const unsigned char *key,
+    size_t len);
+
+
+static const yajl_callbacks  ngx_llm_json_callbacks = {
+    ngx_llm_json_null,
+    ngx_llm_json_boolean,
+    NULL,
+    NULL,
+    ngx_llm_json_number,
+    ngx_llm_json_string,
+    ngx_llm_json_start_map,
+    ngx_llm_json_key,
+    ngx_llm_json_end_map,
+    ngx_llm_json_start_array,
+    ngx_llm_json_end_array
+};
+
+
+ngx_llm_rc_e
+ngx_llm_json_parse(const ngx_llm_json_table_t *table,
+    const unsigned char *doc, size_t len, ngx_llm_scratch_t *scratch,
+    ngx_llm_json_pt handler, void *data, const char **reason)
+{
+    ngx_llm_rc_e          rc;
+    ngx_llm_json_walk_t   walk;
+
+    *reason = NULL;
+
+    if (len == 0) {
+        *reason = "empty document";
+        return NGX_LLM_INVALID;
+    }
+
+    /* yajl lets overlong forms and surrogates pass */
+
+    if (!ngx_llm_utf8_valid(doc, len)) {
+        *reason = "invalid UTF-8";
+        return NGX_LLM_INVALID;
+    }
+
+    walk.rows = table->rows;
+    walk.handler = handler;
+    walk.data = data;
+    walk.reason = reason;
+    walk.doc = doc;
+    walk.len = len;
+    walk.yajl = NULL;
+    walk.rc = NGX_LLM_OK;
+    walk.finishing = 0;
+    walk.depth = 0;
+    walk.live = table->nrows < 64 ? ((uint64_t) 1 << table->nrows) - 1
+                                  : UINT64_MAX;
+    walk.deep = 0;
+    memset(walk.at, 0, sizeof(walk.at));
+
+    ngx_llm_memory_init(&walk.memory, scratch);
+
+    rc = ngx_llm_json_run(&walk);
+
+    ngx_llm_memory_done(&walk.memory);
+
+    return rc;
+}
+
+
+/*
+ * yajl does not look at what its allocator returns, so an allocation that
+ * fails comes back here by longjmp(); no local variable lives across it.
+ */
+
+static ngx_llm_rc_e
+ngx_llm_json_run(ngx_llm_json_walk_t *walk)
+{
+    yajl_status        status;
+    yajl_alloc_funcs   funcs;
+
+    if (setjmp(walk->memory.failed) != 0) {
+        *walk->reason = "no memory";
+        return NGX_LLM_NO_MEMORY;
+    }
+
+    funcs.malloc = ngx_llm_memory_malloc;
+    funcs.realloc = ngx_llm_memory_realloc;
+    funcs.free = ngx_llm_memory_free;
+    funcs.ctx = &walk->memory;
+
+    walk->yajl = yajl_alloc(&ngx_llm_json_callbacks, &funcs, walk);
+
+    /* done above, and stricter */
+
+    yajl_config(walk->yajl, yajl_dont_validate_strings, 1);
+
+    status = yajl_parse(walk->yajl, walk->doc, walk->len);
+
+    if (status == yajl_status_ok) {
+        walk->finishing = 1;
+        status = yajl_complete_parse(walk->yajl);
+    }
+
+    if (walk->rc != NGX_LLM_OK) {
+        return walk->rc;
+    }
+
+    if (status != yajl_status_ok) {
+        *walk->reason = "JSON syntax error";
+        return NGX_LLM_INVALID;
+    }
+
+    return NGX_LLM_OK;
+}
+
+
+static int
+ngx_llm_json_null(void *ctx)
+{
+    return ngx_llm_json_scalar(ctx, NGX_LLM_JSON_NULL, NULL, 0);
+}
+
+
+static int
+ngx_llm_json_boolean(void *ctx, int value)
+{
+    return ngx_llm_json_scalar(ctx,
+                               value ? NGX_LLM_JSON_TRUE : NGX_LLM_JSON_FALSE,
+                               NULL, 0);
+}
+
+
+static int
+ngx_llm_json_number(void *ctx, const char *p, size_t len)
+{
+    const unsigned char  *text;
+    ngx_llm_json_walk_t  *walk;
+
+    walk = ctx;
+
+    /* a number at the very end is in yajl's buffer: it might have gone on */
+
+    text = walk->finishing ? walk->doc + walk->len - len
+                           : (const unsigned char *) p;
+
+    return ngx_llm_json_scalar(walk, NGX_LLM_JSON_NUMBER, text, len);
+}
+
+
+static int
+ngx_llm_json_string(void *ctx, const unsigned char *p, size_t len)
+{
+    return ngx_llm_json_scalar(ctx, NGX_LLM_JSON_STRING, p, len);
+}
+
+
+static int
+ngx_llm_json_key(void *ctx, const unsigned char *p, size_t len)
+{
+    size_t                 n;
+    unsigned               row;
+    uint64_t               mask;
+    ngx_llm_json_walk_t   *walk;
+    ngx_llm_json_level_t  *level;
+
+    walk = ctx;
+    level = &walk->levels[walk->depth - 1];
+
+    walk->live = level->deep;
+    walk->deep = level->deep;
+
+    for (mask = level->live & ~level->deep; mask; mask &= mask - 1) {
+        row = __builtin_ctzll(mask);
+
+        n = ngx_llm_json_segment(walk->rows[row].path + level->at[row], p,
+                                 len);
+        if (n != 0) {
+            walk->live |= (uint64_t) 1 << row;
+            walk->at[row] = level->at[row] + n;
+        }
+    }
+
+    return 1;
+}
+
+
+static int
+ngx_llm_json_start_map(void *ctx)
+{
+    return ngx_llm_json_open(ctx, 0);
+}
+
+
+static int
+ngx_llm_json_end_map(void *ctx)
+{
+    return ngx_llm_json_close(ctx, NGX_LLM_JSON_OBJECT_END);
+}
+
+
+static int
+ngx_llm_json_start_array(void *ctx)
+{
+    return ngx_llm_json_open(ctx, 1);
+}
+
+
+static int
+ngx_llm_json_end_array(void *ctx)
+{
+    return ngx_llm_json_close(ctx, NGX_LLM_JSON_ARRAY_END);
+}
+
+
+static int
+ngx_llm_json_open(ngx_llm_json_walk_t *walk, unsigned array)
+{
+    int                    skip;
+    unsigned               row;
+    uint64_t               mask;
+    ngx_llm_json_level_t  *level;
+
+    if (walk->depth == NGX_LLM_MAX_DEPTH) {
+        *walk->reason = "JSON nested too deep";
+        walk->rc = NGX_LLM_TOO_LARGE;
+        return 0;
+    }
+
+    level = &walk->levels[walk->depth];
+
+    level->array = array;
+    level->hit = ngx_llm_json_hits(walk);
+    level->live = walk->deep;
+    level->deep = walk->deep;
+
+    for (mask = walk->live & ~walk->deep; mask; mask &= mask - 1) {
+        row = __builtin_ctzll(mask);
+
+        skip = ngx_llm_json_descend(walk->rows[row].path + walk->at[row],
+                                    array, walk->depth == 0);
+
+        if (skip == NGX_LLM_JSON_STOP) {
+            continue;
+        }
+
+        level->live |= (uint64_t) 1 << row;
+
+        if (skip == NGX_LLM_JSON_DEEP) {
+            level->deep |= (uint64_t) 1 << row;
+            continue;
+        }
+
+        level->at[row] = walk->at[row] + skip;
+    }
+
+    walk->depth++;
+
+    if (!ngx_llm_json_tell(walk, level->hit,
+                           array ? NGX_LLM_JSON_ARRAY : NGX_LLM_JSON_OBJECT,
+                           NULL, 0))
+    {
+        return 0;
+    }
+
+    ngx_llm_json_expect(walk);
+
+    return 1;
+}
+
+
+static int
+ngx_llm_json_close(ngx_llm_json_walk_t *walk, ngx_llm_json_type_e type)
+{
+    uint64_t  hit;
+
+    walk->depth--;
+    hit = walk->levels[walk->depth].hit;
+
+    if (!ngx_llm_json_tell(walk, hit, type, NULL, 0)) {
+        return 0;
+    }
+
+    ngx_llm_json_expect(walk);
+
+    return 1;
+}
+
+
+static int
+ngx_llm_json_scalar(ngx_llm_json_walk_t *walk, ngx_llm_json_type_e type,
+    const unsigned char *p, size_t len)
+{
+    /* nothing to restore: the next value of an array has the same rows */
+
+    return ngx_llm_json_tell(walk, ngx_llm_json_hits(walk), type, p, len);
+}
+
+
+static int
+ngx_llm_json_tell(ngx_llm_json_walk_t *walk, uint64_t hit,
+    ngx_llm_json_type_e type, const unsigned char *p, size_t len)
+{
+    unsigned              row;
+    ngx_llm_json_value_t  value;
+
+    if (hit == 0) {
+        return 1;
+    }
+
+    value.type = type;
+    value.text.data = p;
+    value.text.len = len;
+    value.end = walk->finishing ? walk->len
+                                : yajl_get_bytes_consumed(walk->yajl);
+
+    do {
+        row = __builtin_ctzll(hit);
+
+        walk->rc = walk->handler(walk->data, walk->rows[row].id, &value,
+                                 walk->reason);
+        if (walk->rc != NGX_LLM_OK) {
+            return 0;
+        }
+
+        hit &= hit - 1;
+
+    } while (hit);
+
+    return 1;
+}
+
+
+/* the rows that match the value that has come */
+
+static uint64_t
+ngx_llm_json_hits(const ngx_llm_json_walk_t *walk)
+{
+    unsigned  row;
+    uint64_t  hit, mask;
+
+    hit = walk->deep;
+
+    for (mask = walk->live & ~walk->deep; mask; mask &= mask - 1) {
+        row = __builtin_ctzll(mask);
+
+        if (walk->rows[row].path[walk->at[row]] == '\0') {
+            hit |= (uint64_t) 1 << row;
+        }
+    }
+
+    return hit;
+}
+
+
+/* in an array the next value comes without a key */
+
+static void
+ngx_llm_json_expect(ngx_llm_json_walk_t *walk)
+{
+    unsigned               row;
+    uint64_t               mask;
+    ngx_llm_json_level_t  *level;
+
+    if (walk->depth == 0) {
+        return;
+    }
+
+    level = &walk->levels[walk->depth - 1];
+
+    if (!level->array) {
+        return;
+    }
+
+    walk->live = level->live;
+    walk->deep = level->deep;
+
+    for (mask = level->live & ~level->deep; mask; mask &= mask - 1) {
+        row = __builtin_ctzll(mask);
+        walk->at[row] = level->at[row];
+    }
+}
+
+
+/*
+ * What a path goes on with below a container: the bytes to skip to the key
+ * or to what an element has to match, or one of the two constants.
+ */
+
+static int
+ngx_llm_json_descend(const char *rest, unsigned array, unsigned root)
+{
+    unsigned  skip;
+
+    skip = !root;
+
+    if (rest[0] != '\0' && (root || rest[0] == '.')) {
+
+        if (strcmp(rest + skip, "**") == 0) {
+            return NGX_LLM_JSON_DEEP;
+        }
+
+        if (!array && rest[0] != '[') {
+            return skip;
+        }
+    }
+
+    if (array && rest[0] == '[') {
+        return sizeof("[]") - 1;
+    }
+
+    return NGX_LLM_JSON_STOP;
+}
+
+
+/* the length of the path's next key when it is this one, otherwise 0 */
+
+static size_t
+ngx_llm_json_segment(const char *path, const unsigned char *key, size_t len)
+{
+    size_t  i;
+
+    if (path[0] == '*') {
+        return 1;
+    }
+
+    /* a "." or "[" of the key is none of the path, nor is its NUL */
+
+    for (i = 0; i < len; i++) {
+        if ((unsigned char) path[i] != key[i] || path[i] == '\0'
+            || path[i] == '.' || path[i] == '[')
+        {
+            return 0;
+        }
+    }
+
+    return (path[i] == '\0' || path[i] == '.' || path[i] == '[') ? i : 0;
+}
