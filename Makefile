@@ -149,7 +149,8 @@ $(out)/nginx: $(obj)/Makefile FORCE
 
 ##   tools     build/llm-sim, a simulated inference server, and
 ##             build/llm-load, a load generator for streams
-tool_names := $(notdir $(patsubst %/,%,$(wildcard tools/llm-*/)))
+tool_names := $(sort $(notdir $(patsubst %/,%,$(dir \
+              $(wildcard tools/llm-*/*.c)))))
 tool_flags := -std=gnu11 -O2 -g -Wall -Wextra -Werror -Itools/common
 
 .PHONY: tools tools-locked
