@@ -34,6 +34,7 @@ typedef struct ngx_http_llm_relay_s     ngx_http_llm_relay_t;
 
 
 #include "ngx_http_llm_balancer.h"
+#include "ngx_http_llm_error.h"
 #include "ngx_http_llm_limit.h"
 
 
@@ -78,9 +79,6 @@ typedef struct {
 typedef struct {
     /* ngx_http_llm_zone_t *: the budgets of llm_limit_zone */
     ngx_array_t                 zones;
-
-    /* ngx_http_llm_upstream_t: upstreams whose peer.init is wrapped */
-    ngx_array_t                 upstreams;
 
     /* rows of requests in flight; NULL where no upstream counts them */
     ngx_shm_zone_t             *inflight;
@@ -127,6 +125,9 @@ struct ngx_http_llm_ctx_s {
     /* NULL: the body was not read (none, too large, not JSON) */
     ngx_llm_request_t          *facts;
 
+    /* the model asked for, in the request's memory; empty: not known */
+    ngx_str_t                   model;
+
     /* prompt tokens at admission, corrected by what the model taught */
     int64_t                     estimated_tokens;
 
@@ -145,46 +146,63 @@ struct ngx_http_llm_ctx_s {
     ngx_http_llm_bill_t         bill;
     ngx_http_llm_end_e          end;
 
-    /* the client's own Accept-Encoding, put back once upstream was asked */
-    ngx_str_t                   accept_encoding;
+    /* ngx_current_msec when the request came, and at its content events */
+    ngx_msec_t                  start_ms;
+    ngx_msec_t                  first_content_ms;
+    ngx_msec_t                  last_content_ms;
 
-    /* an HTTP error of our own: this JSON instead of nginx's page */
+    /*
+     * an HTTP error of our own: this JSON instead of nginx's page, as long
+     * as no redirect (error_page) has taken the request elsewhere
+     */
     ngx_str_t                   error_body;
+    ngx_int_t                   error_status;
+    ngx_uint_t                  error_uri_changes;
 
-    /* 128 random bits */
-    u_char                      id[16];
+    /* $llm_id, made when first asked for: 128 random bits in hex */
+    ngx_str_t                   id;
 
     /* of the chosen server, this request included; 0: not counted */
     ngx_uint_t                  inflight;
 
-    unsigned                    body_done:1;
+    /* the content handler that ours stands in for */
+    ngx_http_handler_pt         content_handler;
+
+    /* the request asked for a stream: by path, by body or by default */
+    unsigned                    stream:1;
+
+    unsigned                    body_read:1;
     unsigned                    inspected:1;
     unsigned                    admitted:1;
-    unsigned                    settled:1;
-    unsigned                    ask_usage:1;
+
+    /* usage was asked for on the client's behalf: its event is stripped */
+    unsigned                    strip_usage:1;
+
+    /* the content handler is running, and must not start upstream yet */
+    unsigned                    hooking:1;
+
+    /* the error body has taken the place of nginx's page */
     unsigned                    error_sent:1;
+
+    /* end and bill are final, the charge is closed */
+    unsigned                    closed:1;
 };
 
 
 extern ngx_module_t  ngx_http_llm_stream_module;
 
 
-/*
- * The context of the main request, also behind an internal redirect; NULL
- * where llm_stream never was on for it.
- */
+/* the context of the main request; NULL where llm_stream never was on */
 
 ngx_http_llm_ctx_t *ngx_http_llm_find_ctx(ngx_http_request_t *r);
 
-/*
- * Prepares a JSON error of our own in the request's dialect and returns
- * status, to be returned by a phase handler.  A matching error_page goes
- * before it; with llm_error_events off nginx's own page is sent.  message is
- * for the client: plain, constant text.
- */
+/* the same, made at the first call; NULL: no memory */
 
-ngx_int_t ngx_http_llm_reject(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    ngx_llm_err_e err, ngx_int_t status, const char *message);
+ngx_http_llm_ctx_t *ngx_http_llm_get_ctx(ngx_http_request_t *r);
+
+/* memory for one parse, shared by all requests of a worker */
+
+ngx_llm_scratch_t *ngx_http_llm_scratch(void);
 
 
 #endif /* _NGX_HTTP_LLM_H_INCLUDED_ */

@@ -1,0 +1,244 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm.h"
+#include "ngx_http_llm_account.h"
+#include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_model.h"
+#include "ngx_http_llm_relay.h"
+
+
+static ngx_http_llm_end_e ngx_http_llm_account_why(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_int_t rc);
+static ngx_uint_t ngx_http_llm_account_is_free(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_account_bill(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_account_learn(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+
+
+void
+ngx_http_llm_account_end(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_int_t rc)
+{
+    if (ctx->closed) {
+        return;
+    }
+
+    ctx->closed = 1;
+
+    ngx_http_llm_relay_finish(r, ctx);
+
+    if (ctx->end == NGX_HTTP_LLM_END_NONE) {
+        ctx->end = ngx_http_llm_account_why(r, ctx, rc);
+    }
+
+    if (ngx_http_llm_account_is_free(r, ctx)) {
+        ngx_http_llm_limit_abandon(ctx);
+
+    } else {
+        ngx_http_llm_account_bill(r, ctx);
+        ngx_http_llm_account_learn(r, ctx);
+        ngx_http_llm_limit_settle(ctx, &ctx->bill.usage);
+    }
+
+    ngx_log_debug4(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "llm account: end:%ui source:%ui prompt:%L completion:%L",
+                   (ngx_uint_t) ctx->end, (ngx_uint_t) ctx->bill.source,
+                   ctx->bill.usage.prompt, ctx->bill.usage.completion);
+}
+
+
+void
+ngx_http_llm_account_abandon(ngx_http_llm_ctx_t *ctx)
+{
+    if (!ctx->closed) {
+        ctx->closed = 1;
+        ngx_http_llm_limit_abandon(ctx);
+    }
+}
+
+
+static ngx_http_llm_end_e
+ngx_http_llm_account_why(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_int_t rc)
+{
+    unsigned              seen;
+    ngx_connection_t     *c;
+    ngx_http_upstream_t  *u;
+
+    c = r->connection;
+    u = r->upstream;
+
+    seen = ctx->relay ? ctx->relay->answer.seen : 0;
+
+    if (seen & NGX_LLM_EV_ERROR) {
+        return NGX_HTTP_LLM_END_UPSTREAM_ERROR;
+    }
+
+    if (seen & NGX_LLM_EV_END) {
+        return (seen & NGX_LLM_EV_FILTER) ? NGX_HTTP_LLM_END_CONTENT_FILTER
+                                          : NGX_HTTP_LLM_END_DONE;
+    }
+
+    if (c->error
+        || c->timedout
+        || rc == NGX_DONE
+        || rc == NGX_HTTP_CLIENT_CLOSED_REQUEST
+        || rc == NGX_HTTP_REQUEST_TIME_OUT)
+    {
+        return NGX_HTTP_LLM_END_CLIENT_ABORT;
+    }
+
+    if (!u->header_sent) {
+        return rc == NGX_HTTP_GATEWAY_TIME_OUT && u->request_body_sent
+               ? NGX_HTTP_LLM_END_FIRST_TOKEN_TIMEOUT
+               : NGX_HTTP_LLM_END_UPSTREAM_ERROR;
+    }
+
+    if (u->headers_in.status_n >= NGX_HTTP_BAD_REQUEST) {
+        return NGX_HTTP_LLM_END_UPSTREAM_ERROR;
+    }
+
+    if (rc != NGX_OK) {
+        return NGX_HTTP_LLM_END_UPSTREAM_TRUNCATED;
+    }
+
+    if (ctx->relay
+        && ctx->relay->stream
+        && ngx_http_llm_relay_is_incomplete(ctx->relay))
+    {
+        return NGX_HTTP_LLM_END_UPSTREAM_TRUNCATED;
+    }
+
+    return (seen & NGX_LLM_EV_FILTER) ? NGX_HTTP_LLM_END_CONTENT_FILTER
+                                      : NGX_HTTP_LLM_END_DONE;
+}
+
+
+/*
+ * Nothing was sent, or upstream failed before any content: no charge.  A
+ * client that leaves pays, from the moment the request was sent.
+ */
+
+static ngx_uint_t
+ngx_http_llm_account_is_free(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_upstream_t  *u;
+    ngx_http_llm_end_e    end;
+
+    u = r->upstream;
+    end = ctx->end;
+
+    if (!u->request_sent) {
+        return 1;
+    }
+
+    if (ctx->first_content_ms
+        || end == NGX_HTTP_LLM_END_CLIENT_ABORT
+        || end == NGX_HTTP_LLM_END_CANCELLED)
+    {
+        return 0;
+    }
+
+    return end != NGX_HTTP_LLM_END_DONE
+           && end != NGX_HTTP_LLM_END_CONTENT_FILTER;
+}
+
+
+/*
+ * What upstream reported, field by field; what it did not, by the estimate.
+ * The report of an answer that did not finish is not its last word: at least
+ * what was seen is charged.
+ */
+
+static void
+ngx_http_llm_account_bill(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    int64_t                    seen_tokens;
+    ngx_llm_ratio_t            ratio;
+    ngx_llm_answer_t          *answer;
+    ngx_http_llm_bill_t       *bill;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    bill = &ctx->bill;
+    bill->source = NGX_HTTP_LLM_USAGE_NONE;
+
+    answer = ctx->relay ? &ctx->relay->answer : NULL;
+
+    if (answer && (answer->seen & NGX_LLM_EV_USAGE)) {
+        bill->usage = answer->usage;
+        bill->source = NGX_HTTP_LLM_USAGE_UPSTREAM;
+    }
+
+    if (bill->usage.prompt < 0 && ctx->facts) {
+        bill->usage.prompt = ctx->estimated_tokens;
+
+        if (bill->source == NGX_HTTP_LLM_USAGE_NONE) {
+            bill->source = NGX_HTTP_LLM_USAGE_ESTIMATE;
+        }
+    }
+
+    if (answer == NULL) {
+        return;
+    }
+
+    if (bill->source == NGX_HTTP_LLM_USAGE_UPSTREAM
+        && (!ctx->relay->stream
+            || (answer->seen & (NGX_LLM_EV_END|NGX_LLM_EV_FINISH))))
+    {
+        return;
+    }
+
+    if (ngx_llm_text_bytes(&answer->content) == 0) {
+        return;
+    }
+
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
+
+    ratio = ngx_http_llm_model_ratio(lmcf->models, ctx->model.data,
+                                     ctx->model.len);
+
+    seen_tokens = ngx_llm_estimate(&ratio,
+                                   ngx_llm_estimate_raw(&answer->content), 0);
+
+    if (seen_tokens > bill->usage.completion) {
+        bill->usage.completion = seen_tokens;
+        bill->source = NGX_HTTP_LLM_USAGE_ESTIMATE;
+    }
+}
+
+
+/* the prompt's estimate, beside upstream's own count of it */
+
+static void
+ngx_http_llm_account_learn(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    int64_t                    part_tokens, reported;
+    ngx_llm_request_t         *facts;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    facts = ctx->facts;
+
+    if (facts == NULL
+        || facts->images
+        || facts->audios
+        || ctx->relay == NULL
+        || ctx->relay->answer.usage.prompt <= 0)
+    {
+        return;
+    }
+
+    part_tokens = ngx_llm_request_part_tokens(facts);
+    reported = ctx->relay->answer.usage.prompt - part_tokens;
+
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
+
+    ngx_http_llm_model_learn(lmcf->models, ctx->model.data, ctx->model.len,
+                             ctx->raw_tokens, reported);
+}

@@ -1,0 +1,158 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm.h"
+#include "ngx_http_llm_conf.h"
+#include "ngx_http_llm_inspect.h"
+#include "ngx_http_llm_model.h"
+#include "ngx_http_llm_relay.h"
+
+
+#define NGX_HTTP_LLM_FIRST_TOKEN_TIMEOUT_MS  (2 * 60 * 1000)
+#define NGX_HTTP_LLM_IDLE_TIMEOUT_MS         (60 * 1000)
+#define NGX_HTTP_LLM_TOTAL_TIMEOUT_MS        (30 * 60 * 1000)
+#define NGX_HTTP_LLM_BODY_MAX_BYTES          (16 * 1024 * 1024)
+
+
+ngx_conf_enum_t  ngx_http_llm_dialects[] = {
+    { ngx_string("auto"), NGX_LLM_DIALECT_AUTO },
+    { ngx_string("openai"), NGX_LLM_DIALECT_OPENAI },
+    { ngx_string("anthropic"), NGX_LLM_DIALECT_ANTHROPIC },
+    { ngx_string("gemini"), NGX_LLM_DIALECT_GEMINI },
+    { ngx_string("ollama"), NGX_LLM_DIALECT_OLLAMA },
+    { ngx_string("ernie"), NGX_LLM_DIALECT_ERNIE },
+    { ngx_string("cohere"), NGX_LLM_DIALECT_COHERE },
+    { ngx_null_string, 0 }
+};
+
+
+char *
+ngx_http_llm_stream_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    char                      *rv;
+    ngx_http_llm_loc_conf_t   *llcf = conf;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    rv = ngx_conf_set_flag_slot(cf, cmd, conf);
+
+    if (rv != NGX_CONF_OK || !llcf->enable) {
+        return rv;
+    }
+
+    lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_stream_module);
+    lmcf->enabled = 1;
+
+    return NGX_CONF_OK;
+}
+
+
+void *
+ngx_http_llm_create_main_conf(ngx_conf_t *cf)
+{
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    lmcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_llm_main_conf_t));
+    if (lmcf == NULL) {
+        return NULL;
+    }
+
+    if (ngx_array_init(&lmcf->zones, cf->pool, 4, sizeof(void *)) != NGX_OK) {
+        return NULL;
+    }
+
+    return lmcf;
+}
+
+
+void *
+ngx_http_llm_create_srv_conf(ngx_conf_t *cf)
+{
+    return ngx_pcalloc(cf->pool, sizeof(ngx_http_llm_srv_conf_t));
+}
+
+
+void *
+ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
+{
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_llm_loc_conf_t));
+    if (llcf == NULL) {
+        return NULL;
+    }
+
+    llcf->enable = NGX_CONF_UNSET;
+    llcf->dialect = NGX_CONF_UNSET_UINT;
+    llcf->include_usage = NGX_CONF_UNSET;
+    llcf->first_token_timeout_ms = NGX_CONF_UNSET_MSEC;
+    llcf->idle_timeout_ms = NGX_CONF_UNSET_MSEC;
+    llcf->total_timeout_ms = NGX_CONF_UNSET_MSEC;
+    llcf->error_events = NGX_CONF_UNSET;
+    llcf->body_max_bytes = NGX_CONF_UNSET_SIZE;
+
+    ngx_http_llm_limit_create_conf(&llcf->limit);
+
+    return llcf;
+}
+
+
+char *
+ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_http_llm_loc_conf_t  *prev = parent;
+    ngx_http_llm_loc_conf_t  *conf = child;
+
+    ngx_conf_merge_value(conf->enable, prev->enable, 0);
+    ngx_conf_merge_uint_value(conf->dialect, prev->dialect,
+                              NGX_LLM_DIALECT_AUTO);
+    ngx_conf_merge_value(conf->include_usage, prev->include_usage, 1);
+    ngx_conf_merge_msec_value(conf->first_token_timeout_ms,
+                              prev->first_token_timeout_ms,
+                              NGX_HTTP_LLM_FIRST_TOKEN_TIMEOUT_MS);
+    ngx_conf_merge_msec_value(conf->idle_timeout_ms, prev->idle_timeout_ms,
+                              NGX_HTTP_LLM_IDLE_TIMEOUT_MS);
+    ngx_conf_merge_msec_value(conf->total_timeout_ms, prev->total_timeout_ms,
+                              NGX_HTTP_LLM_TOTAL_TIMEOUT_MS);
+    ngx_conf_merge_value(conf->error_events, prev->error_events, 1);
+    ngx_conf_merge_size_value(conf->body_max_bytes, prev->body_max_bytes,
+                              NGX_HTTP_LLM_BODY_MAX_BYTES);
+
+    return ngx_http_llm_limit_merge_conf(cf, &prev->limit, &conf->limit);
+}
+
+
+ngx_int_t
+ngx_http_llm_install(ngx_conf_t *cf)
+{
+    ngx_http_handler_pt        *h;
+    ngx_http_llm_main_conf_t   *lmcf;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_stream_module);
+
+    if (!lmcf->enabled) {
+        return NGX_OK;
+    }
+
+    lmcf->models = ngx_http_llm_model_zone(cf, &ngx_http_llm_stream_module);
+    if (lmcf->models == NULL) {
+        return NGX_ERROR;
+    }
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    h = ngx_array_push(&cmcf->phases[NGX_HTTP_PRECONTENT_PHASE].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = ngx_http_llm_handler;
+
+    ngx_http_llm_relay_install();
+
+    return NGX_OK;
+}

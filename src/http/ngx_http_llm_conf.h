@@ -1,0 +1,37 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * The module's configuration as a whole: making, merging, installing.
+ */
+
+
+#ifndef _NGX_HTTP_LLM_CONF_H_INCLUDED_
+#define _NGX_HTTP_LLM_CONF_H_INCLUDED_
+
+
+#include "ngx_http_llm.h"
+
+
+void *ngx_http_llm_create_main_conf(ngx_conf_t *cf);
+void *ngx_http_llm_create_srv_conf(ngx_conf_t *cf);
+void *ngx_http_llm_create_loc_conf(ngx_conf_t *cf);
+char *ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
+
+/* llm_stream: a flag, which the filters are installed for */
+
+char *ngx_http_llm_stream_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/* postconfiguration */
+
+ngx_int_t ngx_http_llm_install(ngx_conf_t *cf);
+
+extern ngx_conf_enum_t  ngx_http_llm_dialects[];
+
+
+#endif /* _NGX_HTTP_LLM_CONF_H_INCLUDED_ */

@@ -1,0 +1,108 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm.h"
+#include "ngx_http_llm_account.h"
+
+
+/* yajl's handle, its stack and the strings of one event */
+#define NGX_HTTP_LLM_SCRATCH_BYTES  65536
+
+
+static void ngx_http_llm_cleanup(void *data);
+
+
+static u_char             ngx_http_llm_scratch_data[NGX_HTTP_LLM_SCRATCH_BYTES];
+static ngx_llm_scratch_t  ngx_http_llm_scratch_memory = {
+    ngx_http_llm_scratch_data,
+    NGX_HTTP_LLM_SCRATCH_BYTES
+};
+
+
+ngx_http_llm_ctx_t *
+ngx_http_llm_find_ctx(ngx_http_request_t *r)
+{
+    ngx_pool_cleanup_t  *cln;
+    ngx_http_llm_ctx_t  *ctx;
+
+    r = r->main;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_stream_module);
+
+    if (ctx) {
+        return ctx;
+    }
+
+    /* an internal redirect wiped the contexts, but not the pool */
+
+    for (cln = r->pool->cleanup; cln; cln = cln->next) {
+        if (cln->handler == ngx_http_llm_cleanup) {
+            ctx = cln->data;
+            ngx_http_set_ctx(r, ctx, ngx_http_llm_stream_module);
+
+            return ctx;
+        }
+    }
+
+    return NULL;
+}
+
+
+ngx_http_llm_ctx_t *
+ngx_http_llm_get_ctx(ngx_http_request_t *r)
+{
+    ngx_pool_cleanup_t  *cln;
+    ngx_http_llm_ctx_t  *ctx;
+
+    ctx = ngx_http_llm_find_ctx(r);
+
+    if (ctx) {
+        return ctx;
+    }
+
+    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_llm_ctx_t));
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    ctx = cln->data;
+    ngx_memzero(ctx, sizeof(ngx_http_llm_ctx_t));
+
+    ctx->request = r;
+    ctx->start_ms = ngx_current_msec;
+    ctx->bill.usage.prompt = -1;
+    ctx->bill.usage.cached = -1;
+    ctx->bill.usage.completion = -1;
+    ctx->bill.usage.reasoning = -1;
+
+    cln->handler = ngx_http_llm_cleanup;
+
+    ngx_http_set_ctx(r, ctx, ngx_http_llm_stream_module);
+
+    return ctx;
+}
+
+
+/*
+ * The last way out of a request, for what no other one has closed.  It may
+ * come seconds late, behind a lingering close.
+ */
+
+static void
+ngx_http_llm_cleanup(void *data)
+{
+    ngx_http_llm_ctx_t  *ctx = data;
+
+    ngx_http_llm_account_abandon(ctx);
+}
+
+
+ngx_llm_scratch_t *
+ngx_http_llm_scratch(void)
+{
+    return &ngx_http_llm_scratch_memory;
+}

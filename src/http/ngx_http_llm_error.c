@@ -1,0 +1,114 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm.h"
+
+
+/* an error's JSON: type, code and a message of one line */
+#define NGX_HTTP_LLM_ERROR_BYTES  1024
+
+
+ngx_int_t
+ngx_http_llm_reject(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_llm_err_e err, ngx_int_t status, const char *message)
+{
+    ctx->end = NGX_HTTP_LLM_END_REJECTED;
+
+    ngx_http_llm_error_prepare(r, ctx, err, status, message);
+
+    return status;
+}
+
+
+void
+ngx_http_llm_error_prepare(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_llm_err_e err, ngx_int_t status, const char *message)
+{
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+
+    if (!llcf->error_events) {
+        return;
+    }
+
+    ctx->error_body.data = ngx_pnalloc(r->pool, NGX_HTTP_LLM_ERROR_BYTES);
+    if (ctx->error_body.data == NULL) {
+        return;
+    }
+
+    ctx->error_body.len = ngx_llm_error_body(ctx->api, err, status, message,
+                                             ctx->error_body.data,
+                                             NGX_HTTP_LLM_ERROR_BYTES);
+    ctx->error_status = status;
+    ctx->error_uri_changes = r->uri_changes;
+}
+
+
+ngx_int_t
+ngx_http_llm_error_header(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    if (ctx->error_body.len == 0) {
+        return NGX_DECLINED;
+    }
+
+    /* a redirect went on with the request, and its result is not ours */
+
+    if (ctx->error_uri_changes != r->uri_changes
+        || (ngx_int_t) r->headers_out.status != ctx->error_status)
+    {
+        ctx->error_body.len = 0;
+        return NGX_DECLINED;
+    }
+
+    ngx_str_set(&r->headers_out.content_type, "application/json");
+    r->headers_out.content_type_len = r->headers_out.content_type.len;
+    r->headers_out.content_type_lowcase = NULL;
+    ngx_str_null(&r->headers_out.charset);
+
+    ngx_http_clear_content_length(r);
+    r->headers_out.content_length_n = ctx->error_body.len;
+
+    return NGX_OK;
+}
+
+
+ngx_chain_t *
+ngx_http_llm_error_chain(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_chain_t *in)
+{
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl;
+
+    for (cl = in; cl; cl = cl->next) {
+        cl->buf->pos = cl->buf->last;
+    }
+
+    if (ctx->error_sent) {
+        return NULL;
+    }
+
+    ctx->error_sent = 1;
+
+    b = ngx_calloc_buf(r->pool);
+    cl = ngx_alloc_chain_link(r->pool);
+
+    if (b == NULL || cl == NULL) {
+        return NULL;
+    }
+
+    b->pos = ctx->error_body.data;
+    b->last = b->pos + ctx->error_body.len;
+    b->memory = 1;
+    b->last_buf = 1;
+    b->last_in_chain = 1;
+
+    cl->buf = b;
+    cl->next = NULL;
+
+    return cl;
+}

@@ -1,0 +1,707 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm.h"
+#include "ngx_http_llm_account.h"
+#include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_relay.h"
+
+
+/* after the terminal marker: for upstream to end its body by itself */
+#define NGX_HTTP_LLM_LINGER_MS      1000
+
+/*
+ * nginx's own read timeout where one of our clocks runs instead: a day, as
+ * a timer's key must stay comparable
+ */
+#define NGX_HTTP_LLM_NO_TIMEOUT_MS  (24 * 60 * 60 * 1000)
+
+
+static ngx_int_t ngx_http_llm_exchange_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_llm_exchange_hook(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_exchange_create(ngx_http_request_t *r);
+static void ngx_http_llm_exchange_accept(ngx_http_request_t *r,
+    ngx_str_t *saved, ngx_uint_t restore);
+static ngx_int_t ngx_http_llm_exchange_filter_init(void *data);
+static ngx_int_t ngx_http_llm_exchange_filter(void *data, ssize_t bytes);
+static void ngx_http_llm_exchange_finalize(ngx_http_request_t *r,
+    ngx_int_t rc);
+static void ngx_http_llm_exchange_end_stream(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_exchange_end_header(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_int_t rc);
+static void ngx_http_llm_exchange_clock(ngx_event_t *ev);
+static void ngx_http_llm_exchange_arm(ngx_http_llm_exchange_t *ex,
+    ngx_http_llm_loc_conf_t *llcf);
+static ngx_http_llm_end_e ngx_http_llm_exchange_expired(
+    ngx_http_request_t *r, ngx_http_llm_exchange_t *ex,
+    ngx_http_llm_loc_conf_t *llcf);
+static void ngx_http_llm_exchange_expire(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_llm_exchange_blocked(ngx_http_request_t *r);
+
+
+void
+ngx_http_llm_exchange_prepare(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    if (r->content_handler == NULL
+        || r->content_handler == ngx_http_llm_exchange_handler)
+    {
+        return;
+    }
+
+    ctx->content_handler = r->content_handler;
+    r->content_handler = ngx_http_llm_exchange_handler;
+}
+
+
+/*
+ * The content handler makes r->upstream and starts it at once, since the
+ * body has been read; r->aio holds the start back until our hooks are in.
+ * Handlers without an upstream (stub_status..) are let go by the header
+ * filter, as soon as they send something.
+ */
+
+static ngx_int_t
+ngx_http_llm_exchange_handler(ngx_http_request_t *r)
+{
+    ngx_int_t             rc;
+    ngx_http_llm_ctx_t   *ctx;
+    ngx_http_upstream_t  *u;
+
+    ctx = ngx_http_llm_find_ctx(r);
+    u = r->upstream;
+
+    ctx->hooking = 1;
+    r->aio = 1;
+
+    rc = ctx->content_handler(r);
+
+    if (!ctx->hooking) {
+        return rc;
+    }
+
+    ctx->hooking = 0;
+    r->aio = 0;
+
+    if (rc != NGX_DONE || r->upstream == NULL || r->upstream == u) {
+        return rc;
+    }
+
+    if (ngx_http_llm_exchange_hook(r, ctx) != NGX_OK) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return NGX_DONE;
+    }
+
+    ngx_http_upstream_init(r);
+
+    return NGX_DONE;
+}
+
+
+static ngx_int_t
+ngx_http_llm_exchange_hook(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_upstream_t      *u;
+    ngx_http_llm_exchange_t  *ex;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+    u = r->upstream;
+
+    if (ctx->exchange && ctx->exchange->clock.timer_set) {
+        ngx_del_timer(&ctx->exchange->clock);
+    }
+
+    ex = ngx_pcalloc(r->pool, sizeof(ngx_http_llm_exchange_t));
+    if (ex == NULL) {
+        return NGX_ERROR;
+    }
+
+    ex->ctx = ctx;
+    ex->conf = *u->conf;
+    u->conf = &ex->conf;
+
+    /*
+     * Before the header nginx's read timer is the first-token clock, for
+     * each attempt anew.  An answer that is not streamed has no first token:
+     * all of it comes at the end, and the total clock is its only one.
+     */
+
+    ex->conf.read_timeout = ctx->stream && llcf->first_token_timeout_ms
+                            ? llcf->first_token_timeout_ms
+                            : NGX_HTTP_LLM_NO_TIMEOUT_MS;
+
+    /* an answer on disk would pass the filters long after upstream ended */
+
+    ex->conf.max_temp_file_size = 0;
+    ex->conf.temp_file_write_size = 0;
+
+    ex->create_request = u->create_request;
+    u->create_request = ngx_http_llm_exchange_create;
+
+    ex->finalize_request = u->finalize_request;
+    u->finalize_request = ngx_http_llm_exchange_finalize;
+
+    ex->clock.handler = ngx_http_llm_exchange_clock;
+    ex->clock.data = r;
+    ex->clock.log = r->connection->log;
+
+    if (llcf->total_timeout_ms) {
+        ex->total_deadline_ms = ngx_current_msec + llcf->total_timeout_ms;
+    }
+
+    ctx->exchange = ex;
+    ctx->relay = NULL;
+
+    ngx_http_llm_exchange_arm(ex, llcf);
+
+    return NGX_OK;
+}
+
+
+/* upstream is asked for a body that can be read: no compression */
+
+static ngx_int_t
+ngx_http_llm_exchange_create(ngx_http_request_t *r)
+{
+    ngx_int_t            rc;
+    ngx_str_t            saved;
+    ngx_http_llm_ctx_t  *ctx;
+
+    ctx = ngx_http_llm_find_ctx(r);
+
+    ngx_str_null(&saved);
+    ngx_http_llm_exchange_accept(r, &saved, 0);
+
+    rc = ctx->exchange->create_request(r);
+
+    ngx_http_llm_exchange_accept(r, &saved, 1);
+
+    return rc;
+}
+
+
+/*
+ * The client's Accept-Encoding is "identity" while the request to upstream
+ * is written, and itself again for nginx's gzip, which looks at the first
+ * header of that name only: further ones stay silenced.
+ */
+
+static void
+ngx_http_llm_exchange_accept(ngx_http_request_t *r, ngx_str_t *saved,
+    ngx_uint_t restore)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    static ngx_str_t  name = ngx_string("accept-encoding");
+    static ngx_str_t  identity = ngx_string("identity");
+
+    part = &r->headers_in.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                break;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].key.len != name.len
+            || ngx_strncmp(h[i].lowcase_key, name.data, name.len) != 0)
+        {
+            continue;
+        }
+
+        if (restore) {
+            h[i].value = *saved;
+            return;
+        }
+
+        if (saved->data == NULL) {
+            *saved = h[i].value;
+        }
+
+        h[i].value = identity;
+    }
+}
+
+
+void
+ngx_http_llm_exchange_start_stream(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx)
+{
+    ngx_event_t              *rev;
+    ngx_http_upstream_t      *u;
+    ngx_http_llm_exchange_t  *ex;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+    ex = ctx->exchange;
+    u = r->upstream;
+
+    /* a cacheable answer is read to its end even when the client left */
+
+    u->buffering = 0;
+
+#if (NGX_HTTP_CACHE)
+    u->cacheable = 0;
+#endif
+
+    u->store = 0;
+
+    ex->input_filter_init = u->input_filter_init;
+    ex->input_filter_ctx = u->input_filter_ctx;
+    u->input_filter_init = ngx_http_llm_exchange_filter_init;
+
+    if (u->input_filter_init && u->input_filter_ctx == NULL) {
+        u->input_filter_ctx = r;
+    }
+
+    ex->stream = 1;
+
+    /*
+     * nginx's timer was set when the request had been sent: what is left of
+     * it is left of the first-token clock
+     */
+
+    if (llcf->first_token_timeout_ms) {
+        rev = u->peer.connection->read;
+
+        ex->first_token_deadline_ms = rev->timer_set && ctx->stream
+                                      ? rev->timer.key
+                                      : ngx_current_msec
+                                        + llcf->first_token_timeout_ms;
+    }
+
+    ex->conf.read_timeout = NGX_HTTP_LLM_NO_TIMEOUT_MS;
+
+    ngx_http_llm_exchange_arm(ex, llcf);
+}
+
+
+/* the input filter is known only behind its init: there it is wrapped */
+
+static ngx_int_t
+ngx_http_llm_exchange_filter_init(void *data)
+{
+    ngx_int_t                 rc;
+    ngx_http_request_t       *r;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_upstream_t      *u;
+    ngx_http_llm_exchange_t  *ex;
+
+    r = data;
+    u = r->upstream;
+    ctx = ngx_http_llm_find_ctx(r);
+    ex = ctx->exchange;
+
+    rc = ex->input_filter_init(ex->input_filter_ctx);
+
+    ex->input_filter = u->input_filter;
+    u->input_filter = ngx_http_llm_exchange_filter;
+
+    return rc;
+}
+
+
+/*
+ * A broken chunk would end the request at once and lose what a slow client
+ * has not read yet.  As an error of upstream it ends behind that.
+ */
+
+static ngx_int_t
+ngx_http_llm_exchange_filter(void *data, ssize_t bytes)
+{
+    ngx_http_request_t       *r;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_upstream_t      *u;
+    ngx_http_llm_exchange_t  *ex;
+
+    r = data;
+    u = r->upstream;
+    ctx = ngx_http_llm_find_ctx(r);
+    ex = ctx->exchange;
+
+    if (!ex->broken
+        && ex->input_filter(ex->input_filter_ctx, bytes) == NGX_ERROR)
+    {
+        ex->broken = 1;
+    }
+
+    if (ex->broken) {
+        u->error = 1;
+        u->keepalive = 0;
+        u->buffer.last = u->buffer.end;
+    }
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_llm_exchange_stop(ngx_http_request_t *r)
+{
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (u && u->peer.connection) {
+        u->length = 0;
+        u->keepalive = 0;
+    }
+}
+
+
+void
+ngx_http_llm_exchange_linger(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_llm_exchange_t  *ex;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    ex = ctx->exchange;
+
+    if (ex == NULL || ex->linger_deadline_ms || r->upstream->length == 0) {
+        return;
+    }
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+
+    ex->linger_deadline_ms = ngx_current_msec + NGX_HTTP_LLM_LINGER_MS;
+
+    ngx_http_llm_exchange_arm(ex, llcf);
+}
+
+
+/*
+ * Runs once, whatever the way out, and before nginx closes the connections:
+ * here the answer ends, the charge is settled and the clocks stop.
+ */
+
+static void
+ngx_http_llm_exchange_finalize(ngx_http_request_t *r, ngx_int_t rc)
+{
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_upstream_t      *u;
+    ngx_http_llm_exchange_t  *ex;
+
+    ctx = ngx_http_llm_find_ctx(r);
+    ex = ctx->exchange;
+    u = r->upstream;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "llm exchange finalize: %i", rc);
+
+    if (ex->clock.timer_set) {
+        ngx_del_timer(&ex->clock);
+    }
+
+    ex->finalize_request(r, rc);
+
+    /* X-Accel-Redirect: another location goes on */
+
+    if (rc == NGX_DECLINED) {
+        return;
+    }
+
+    ngx_http_llm_account_end(r, ctx, rc);
+
+    if (!u->header_sent) {
+        ngx_http_llm_exchange_end_header(r, ctx, rc);
+
+    } else if (rc == NGX_HTTP_BAD_GATEWAY || rc == NGX_HTTP_GATEWAY_TIME_OUT) {
+        ngx_http_llm_exchange_end_stream(r, ctx);
+    }
+}
+
+
+/*
+ * Upstream failed in mid-stream.  nginx would break off the connection: what
+ * is pending goes out, then the relay's error event with the end of the
+ * body.  nginx's flush that follows is swallowed there.
+ */
+
+static void
+ngx_http_llm_exchange_end_stream(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx)
+{
+    ngx_buf_t            *b;
+    ngx_chain_t          *cl, **ll;
+    ngx_connection_t     *c;
+    ngx_http_upstream_t  *u;
+
+    c = r->connection;
+    u = r->upstream;
+
+    if (!ctx->exchange->stream
+        || r->header_only
+        || c->error
+        || c->timedout
+        || !ngx_http_llm_relay_can_end(r, ctx))
+    {
+        return;
+    }
+
+    b = ngx_calloc_buf(r->pool);
+    cl = ngx_alloc_chain_link(r->pool);
+
+    if (b == NULL || cl == NULL) {
+        return;
+    }
+
+    b->last_buf = 1;
+    cl->buf = b;
+    cl->next = NULL;
+
+    for (ll = &u->out_bufs; *ll; ll = &(*ll)->next) { /* void */ }
+
+    *ll = cl;
+
+    ctx->exchange->keepalive = r->keepalive;
+
+    (void) ngx_http_output_filter(r, u->out_bufs);
+
+    u->out_bufs = NULL;
+}
+
+
+/* an error of nginx itself before any header: told as JSON */
+
+static void
+ngx_http_llm_exchange_end_header(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_int_t rc)
+{
+    switch (rc) {
+
+    case NGX_HTTP_BAD_GATEWAY:
+        ngx_http_llm_error_prepare(r, ctx, NGX_LLM_ERR_UPSTREAM, rc,
+                                   "The model server could not be reached "
+                                   "or did not answer.");
+        break;
+
+    case NGX_HTTP_SERVICE_UNAVAILABLE:
+        ngx_http_llm_error_prepare(r, ctx, NGX_LLM_ERR_OVERLOADED, rc,
+                                   "The model servers are busy.");
+        break;
+
+    case NGX_HTTP_GATEWAY_TIME_OUT:
+        ngx_http_llm_error_prepare(r, ctx, NGX_LLM_ERR_TIMEOUT, rc,
+                                   "The model server did not answer in "
+                                   "time.");
+        break;
+
+    default:
+        break;
+    }
+}
+
+
+static void
+ngx_http_llm_exchange_clock(ngx_event_t *ev)
+{
+    ngx_connection_t         *c;
+    ngx_http_llm_end_e        end;
+    ngx_http_request_t       *r;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_llm_exchange_t  *ex;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    r = ev->data;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+    ctx = ngx_http_llm_find_ctx(r);
+    ex = ctx->exchange;
+
+    end = ngx_http_llm_exchange_expired(r, ex, llcf);
+
+    if (end == NGX_HTTP_LLM_END_NONE) {
+        ngx_http_llm_exchange_arm(ex, llcf);
+        return;
+    }
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "llm exchange clock: end %ui", (ngx_uint_t) end);
+
+    if (end == NGX_HTTP_LLM_END_DONE) {
+        c = r->connection;
+
+        ngx_http_llm_exchange_stop(r);
+
+        r->write_event_handler(r);
+        ngx_http_run_posted_requests(c);
+
+        return;
+    }
+
+    ctx->end = end;
+
+    ngx_http_llm_exchange_expire(r);
+}
+
+
+/* the timer itself is lazy: content only writes down when it came */
+
+static void
+ngx_http_llm_exchange_arm(ngx_http_llm_exchange_t *ex,
+    ngx_http_llm_loc_conf_t *llcf)
+{
+    ngx_msec_t           deadline_ms, next_ms;
+    ngx_msec_int_t       delay_ms;
+    ngx_http_llm_ctx_t  *ctx;
+
+    ctx = ex->ctx;
+    deadline_ms = ex->total_deadline_ms;
+    next_ms = 0;
+
+    if (ex->linger_deadline_ms) {
+        next_ms = ex->linger_deadline_ms;
+
+    } else if (ex->stream && ctx->last_content_ms) {
+        next_ms = llcf->idle_timeout_ms
+                  ? ctx->last_content_ms + llcf->idle_timeout_ms : 0;
+
+    } else if (ex->stream) {
+        next_ms = ex->first_token_deadline_ms;
+    }
+
+    if (next_ms
+        && (deadline_ms == 0 || (ngx_msec_int_t) (next_ms - deadline_ms) < 0))
+    {
+        deadline_ms = next_ms;
+    }
+
+    if (ex->clock.timer_set) {
+        ngx_del_timer(&ex->clock);
+    }
+
+    if (deadline_ms) {
+        delay_ms = (ngx_msec_int_t) (deadline_ms - ngx_current_msec);
+        ngx_add_timer(&ex->clock, ngx_max(delay_ms, 1));
+    }
+}
+
+
+/* which of the clocks has run out; DONE: the linger after the end */
+
+static ngx_http_llm_end_e
+ngx_http_llm_exchange_expired(ngx_http_request_t *r,
+    ngx_http_llm_exchange_t *ex, ngx_http_llm_loc_conf_t *llcf)
+{
+    ngx_msec_t           now_ms;
+    ngx_http_llm_ctx_t  *ctx;
+
+    ctx = ex->ctx;
+    now_ms = ngx_current_msec;
+
+    if (ex->linger_deadline_ms
+        && (ngx_msec_int_t) (now_ms - ex->linger_deadline_ms) >= 0)
+    {
+        return NGX_HTTP_LLM_END_DONE;
+    }
+
+    if (ex->total_deadline_ms
+        && (ngx_msec_int_t) (now_ms - ex->total_deadline_ms) >= 0)
+    {
+        return NGX_HTTP_LLM_END_TOTAL_TIMEOUT;
+    }
+
+    if (!ex->stream || ex->linger_deadline_ms) {
+        return NGX_HTTP_LLM_END_NONE;
+    }
+
+    if (ctx->last_content_ms == 0) {
+        return ex->first_token_deadline_ms
+               && (ngx_msec_int_t) (now_ms - ex->first_token_deadline_ms) >= 0
+               ? NGX_HTTP_LLM_END_FIRST_TOKEN_TIMEOUT
+               : NGX_HTTP_LLM_END_NONE;
+    }
+
+    if (llcf->idle_timeout_ms == 0
+        || now_ms - ctx->last_content_ms < llcf->idle_timeout_ms)
+    {
+        return NGX_HTTP_LLM_END_NONE;
+    }
+
+    if (ngx_http_llm_exchange_blocked(r)) {
+        ctx->last_content_ms = now_ms;
+        return NGX_HTTP_LLM_END_NONE;
+    }
+
+    return NGX_HTTP_LLM_END_IDLE_TIMEOUT;
+}
+
+
+/* the client does not read: upstream's silence is not its own */
+
+static ngx_uint_t
+ngx_http_llm_exchange_blocked(ngx_http_request_t *r)
+{
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    return u->busy_bufs != NULL
+           && r->connection->buffered
+           && !r->connection->write->ready;
+}
+
+
+/*
+ * Ends the exchange as if nginx's own timer had run out, by the handler that
+ * is in charge now.  Nothing of ours may be touched behind it.
+ */
+
+static void
+ngx_http_llm_exchange_expire(ngx_http_request_t *r)
+{
+    ngx_event_t              *ev;
+    ngx_connection_t         *c;
+    ngx_http_upstream_t      *u;
+    ngx_http_cleanup_pt       handler;
+    ngx_http_llm_ctx_t       *ctx;
+
+    u = r->upstream;
+    c = u->peer.connection;
+    ctx = ngx_http_llm_find_ctx(r);
+
+    if (ctx->end == NGX_HTTP_LLM_END_TOTAL_TIMEOUT) {
+        u->peer.tries = 0;
+    }
+
+    if (c == NULL) {
+
+        /* still resolving a name */
+
+        c = r->connection;
+        handler = *u->cleanup;
+
+        r->main->count++;
+        handler(r);
+        ngx_http_finalize_request(r, NGX_HTTP_GATEWAY_TIME_OUT);
+        ngx_http_run_posted_requests(c);
+
+        return;
+    }
+
+    if (u->request_body_sent || u->header_sent) {
+        ev = c->read;
+        ev->delayed = 0;
+
+    } else {
+        ev = c->write;
+    }
+
+    ev->timedout = 1;
+    ev->handler(ev);
+}

@@ -1,0 +1,83 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * The exchange with upstream: nginx's own proxy does it, we stand at its
+ * hooks.  It holds the three clocks and tells how it ended.
+ */
+
+
+#ifndef _NGX_HTTP_LLM_EXCHANGE_H_INCLUDED_
+#define _NGX_HTTP_LLM_EXCHANGE_H_INCLUDED_
+
+
+#include "ngx_http_llm.h"
+
+
+struct ngx_http_llm_exchange_s {
+    /* u->conf points here: it is shared otherwise, never to be written */
+    ngx_http_upstream_conf_t      conf;
+
+    ngx_http_llm_ctx_t           *ctx;
+
+    /* what the hooks stand in for */
+    ngx_int_t                   (*create_request)(ngx_http_request_t *r);
+    void                        (*finalize_request)(ngx_http_request_t *r,
+                                                    ngx_int_t rc);
+    ngx_int_t                   (*input_filter_init)(void *data);
+    ngx_int_t                   (*input_filter)(void *data, ssize_t bytes);
+    void                         *input_filter_ctx;
+
+    /* fires at the nearest of the deadlines below, and looks again */
+    ngx_event_t                   clock;
+
+    /* ngx_current_msec; 0 is none */
+    ngx_msec_t                    total_deadline_ms;
+    ngx_msec_t                    first_token_deadline_ms;
+    ngx_msec_t                    linger_deadline_ms;
+
+    /* r->keepalive, which nginx clears when upstream fails in mid-stream */
+    unsigned                      keepalive:1;
+
+    /* the answer is a stream of events that is read */
+    unsigned                      stream:1;
+
+    /* upstream broke its own framing */
+    unsigned                      broken:1;
+};
+
+
+/* puts the exchange in the place of the location's content handler */
+
+void ngx_http_llm_exchange_prepare(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+
+/*
+ * The header is complete.  A stream of events: no buffering, and from here
+ * on the clocks run on content, not on bytes.
+ */
+
+void ngx_http_llm_exchange_start_stream(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+
+/*
+ * Nothing more is wanted of upstream: the answer ends here, cleanly, as soon
+ * as the client has what was sent.
+ */
+
+void ngx_http_llm_exchange_stop(ngx_http_request_t *r);
+
+/*
+ * The terminal marker has passed: upstream has a second to close its body,
+ * then we do, and nobody waits for it.
+ */
+
+void ngx_http_llm_exchange_linger(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+
+
+#endif /* _NGX_HTTP_LLM_EXCHANGE_H_INCLUDED_ */

@@ -1,0 +1,414 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm.h"
+#include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_inspect.h"
+#include "ngx_http_llm_model.h"
+
+
+static ngx_int_t ngx_http_llm_read_body(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_loc_conf_t *llcf);
+static void ngx_http_llm_body_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_llm_inspect(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_loc_conf_t *llcf);
+static ngx_int_t ngx_http_llm_gather_body(ngx_http_request_t *r,
+    ngx_str_t *body);
+static void ngx_http_llm_name_model(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_estimate(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_ask_usage(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_str_t *body);
+static ngx_int_t ngx_http_llm_replace_body(ngx_http_request_t *r,
+    u_char *body, size_t len);
+
+
+ngx_int_t
+ngx_http_llm_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                 rc;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+
+    if (!llcf->enable || r != r->main) {
+        return NGX_DECLINED;
+    }
+
+    ctx = ngx_http_llm_get_ctx(r);
+    if (ctx == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (!ctx->body_read) {
+        rc = ngx_http_llm_read_body(r, ctx, llcf);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    /* an internal redirect runs the phase again: once is enough */
+
+    if (!ctx->inspected) {
+        ctx->inspected = 1;
+
+        rc = ngx_http_llm_inspect(r, ctx, llcf);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    if (!ctx->admitted && ctx->facts && llcf->limit.limits) {
+        ctx->admitted = 1;
+
+        rc = ngx_http_llm_limit_admit(r, ctx);
+
+        if (rc != NGX_DECLINED) {
+            return rc;
+        }
+    }
+
+    ngx_http_llm_exchange_prepare(r, ctx);
+
+    return NGX_DECLINED;
+}
+
+
+/*
+ * The body is read as mirror reads it, but not preserved: that would keep a
+ * temporary file open for the whole stream.
+ */
+
+static ngx_int_t
+ngx_http_llm_read_body(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_loc_conf_t *llcf)
+{
+    ngx_int_t  rc;
+
+    if (r->headers_in.content_length_n > (off_t) llcf->body_max_bytes
+        && llcf->limit.limits)
+    {
+        return ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_TOO_LARGE,
+                                   NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                   "The request body is larger than this "
+                                   "server accepts.");
+    }
+
+    if (!(r->method & (NGX_HTTP_POST|NGX_HTTP_PUT|NGX_HTTP_PATCH))
+        && r->headers_in.content_length_n <= 0
+        && !r->headers_in.chunked)
+    {
+        ctx->body_read = 1;
+        return NGX_OK;
+    }
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_llm_body_handler);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        return rc;
+    }
+
+    ngx_http_finalize_request(r, NGX_DONE);
+
+    return NGX_DONE;
+}
+
+
+static void
+ngx_http_llm_body_handler(ngx_http_request_t *r)
+{
+    ngx_http_llm_ctx_t  *ctx;
+
+    ctx = ngx_http_llm_find_ctx(r);
+    ctx->body_read = 1;
+
+    r->write_event_handler = ngx_http_core_run_phases;
+    ngx_http_core_run_phases(r);
+}
+
+
+static ngx_int_t
+ngx_http_llm_inspect(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_loc_conf_t *llcf)
+{
+    int                 streams;
+    ngx_int_t           rc;
+    ngx_str_t           body;
+    const char         *reason;
+    ngx_llm_rc_e        parsed;
+    ngx_llm_str_t       path;
+    ngx_llm_request_t  *facts;
+
+    path.data = r->uri.data;
+    path.len = r->uri.len;
+
+    ctx->api = ngx_llm_api_by_path(llcf->dialect, path);
+
+    streams = ngx_llm_api_path_streams(ctx->api, path);
+    ctx->stream = (streams == 1);
+
+    if (r->request_body == NULL) {
+        return NGX_OK;
+    }
+
+    rc = ngx_http_llm_gather_body(r, &body);
+
+    if (rc == NGX_DECLINED) {
+        return llcf->limit.limits == NULL ? NGX_OK
+               : ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_TOO_LARGE,
+                                     NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                     "The request body is larger than this "
+                                     "server accepts.");
+    }
+
+    if (rc != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    facts = ngx_pcalloc(r->pool, sizeof(ngx_llm_request_t));
+    if (facts == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    parsed = ngx_llm_request_parse(facts, ctx->api, body.data, body.len,
+                                   ngx_http_llm_scratch(), &reason);
+
+    if (parsed != NGX_LLM_OK) {
+        ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                      "llm request body cannot be read: %s", reason);
+
+        return llcf->limit.limits == NULL ? NGX_OK
+               : ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_INVALID,
+                                     NGX_HTTP_BAD_REQUEST, reason);
+    }
+
+    ctx->facts = facts;
+
+    if (streams == -1) {
+        ctx->stream = facts->stream;
+    }
+
+    ngx_http_llm_name_model(r, ctx);
+    ngx_http_llm_estimate(r, ctx);
+
+    ngx_log_debug5(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "llm request: api:%s model:\"%V\" stream:%d "
+                   "max_output:%L estimate:%L",
+                   ngx_llm_api_name(ctx->api), &ctx->model, ctx->stream,
+                   facts->max_output, ctx->estimated_tokens);
+
+    if (llcf->include_usage
+        && ctx->stream
+        && ctx->api
+        && ngx_llm_api_asks_usage(ctx->api)
+        && facts->include_usage != 1)
+    {
+        return ngx_http_llm_ask_usage(r, ctx, &body);
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * The whole body in one piece: where it is, or copied into the request's
+ * pool.  NGX_DECLINED when it is over llm_body_max.
+ */
+
+static ngx_int_t
+ngx_http_llm_gather_body(ngx_http_request_t *r, ngx_str_t *body)
+{
+    off_t                     size;
+    u_char                   *p;
+    ssize_t                   n;
+    ngx_buf_t                *b;
+    ngx_chain_t              *cl;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    size = 0;
+
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+        size += ngx_buf_size(cl->buf);
+    }
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+
+    if (size > (off_t) llcf->body_max_bytes) {
+        return NGX_DECLINED;
+    }
+
+    cl = r->request_body->bufs;
+    body->len = size;
+
+    if (cl == NULL) {
+        body->data = (u_char *) "";
+        return NGX_OK;
+    }
+
+    if (cl->next == NULL && !cl->buf->in_file) {
+        body->data = cl->buf->pos;
+        return NGX_OK;
+    }
+
+    p = ngx_palloc(r->pool, body->len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    body->data = p;
+
+    for ( /* void */ ; cl; cl = cl->next) {
+        b = cl->buf;
+
+        if (!b->in_file) {
+            p = ngx_cpymem(p, b->pos, b->last - b->pos);
+            continue;
+        }
+
+        size = b->file_last - b->file_pos;
+
+        n = ngx_read_file(b->file, p, size, b->file_pos);
+
+        if (n != (ssize_t) size) {
+            ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
+                          ngx_read_file_n " returned only %z bytes of %O "
+                          "from \"%V\"", n, size, &b->file->name);
+            return NGX_ERROR;
+        }
+
+        p += size;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_llm_name_model(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_llm_str_t       path, name;
+    ngx_llm_request_t  *facts;
+
+    facts = ctx->facts;
+
+    if (facts->model_len == 0 && ctx->api) {
+        path.data = r->uri.data;
+        path.len = r->uri.len;
+
+        name = ngx_llm_api_path_model(ctx->api, path);
+
+        facts->model_len = ngx_min(name.len, NGX_LLM_MAX_MODEL);
+        ngx_memcpy(facts->model, name.data, facts->model_len);
+    }
+
+    ctx->model.data = facts->model;
+    ctx->model.len = facts->model_len;
+}
+
+
+static void
+ngx_http_llm_estimate(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_llm_ratio_t            ratio;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
+
+    ratio = ngx_http_llm_model_ratio(lmcf->models, ctx->model.data,
+                                     ctx->model.len);
+
+    ctx->raw_tokens = ngx_llm_estimate_raw(&ctx->facts->text);
+    ctx->estimated_tokens = ngx_llm_estimate(&ratio, ctx->raw_tokens,
+                                   ngx_llm_request_part_tokens(ctx->facts));
+}
+
+
+static ngx_int_t
+ngx_http_llm_ask_usage(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_str_t *body)
+{
+    size_t   len;
+    u_char  *p;
+
+    p = ngx_palloc(r->pool, body->len + NGX_LLM_ASK_USAGE_BYTES);
+    if (p == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    len = ngx_llm_request_ask_usage(ctx->facts, body->data, body->len, p);
+
+    if (ngx_http_llm_replace_body(r, p, len) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ctx->strip_usage = 1;
+
+    return NGX_OK;
+}
+
+
+/*
+ * One temporary buffer whose start is its pos: a retry sets pos to start.
+ * What proxy_pass sends as Content-Length comes from content_length_n, the
+ * header's value serves $content_length.
+ */
+
+static ngx_int_t
+ngx_http_llm_replace_body(ngx_http_request_t *r, u_char *body, size_t len)
+{
+    ngx_buf_t                *b;
+    ngx_chain_t              *cl;
+    ngx_table_elt_t          *h;
+    ngx_http_request_body_t  *rb;
+
+    b = ngx_calloc_buf(r->pool);
+    cl = ngx_alloc_chain_link(r->pool);
+
+    if (b == NULL || cl == NULL) {
+        return NGX_ERROR;
+    }
+
+    b->start = body;
+    b->pos = body;
+    b->last = body + len;
+    b->end = b->last;
+    b->temporary = 1;
+    b->last_buf = 1;
+
+    cl->buf = b;
+    cl->next = NULL;
+
+    rb = r->request_body;
+
+    if (rb->temp_file) {
+        ngx_pool_run_cleanup_file(r->pool, rb->temp_file->file.fd);
+        rb->temp_file = NULL;
+    }
+
+    rb->bufs = cl;
+    rb->buf = NULL;
+
+    r->headers_in.content_length_n = len;
+
+    h = r->headers_in.content_length;
+
+    if (h) {
+        h->value.data = ngx_pnalloc(r->pool, NGX_OFF_T_LEN);
+        if (h->value.data == NULL) {
+            return NGX_ERROR;
+        }
+
+        h->value.len = ngx_sprintf(h->value.data, "%uz", len)
+                       - h->value.data;
+    }
+
+    return NGX_OK;
+}

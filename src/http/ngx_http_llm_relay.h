@@ -1,0 +1,71 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * The answer on its way to the client: the header and body filters.
+ */
+
+
+#ifndef _NGX_HTTP_LLM_RELAY_H_INCLUDED_
+#define _NGX_HTTP_LLM_RELAY_H_INCLUDED_
+
+
+#include "ngx_http_llm.h"
+
+
+struct ngx_http_llm_relay_s {
+    ngx_llm_answer_t    answer;
+    ngx_llm_frame_t     frame;
+
+    /* bytes of an event (or JSON answer) whose end has not come yet */
+    ngx_buf_t          *held;
+
+    /* upstream's buffers that wait until the client has read ours */
+    ngx_chain_t        *in;
+
+    /* our own buffers: forwarded, and to be used again */
+    ngx_chain_t        *busy;
+    ngx_chain_t        *free;
+
+    /* a stream of events; otherwise one JSON answer */
+    unsigned            stream:1;
+
+    /* over the cap, compressed..: passed without being read */
+    unsigned            blind:1;
+
+    /* the current event was let go in pieces: no boundary before its end */
+    unsigned            torn:1;
+
+    /* nothing more of upstream is wanted: what comes is dropped */
+    unsigned            cut:1;
+
+    /* the last buffer has gone out */
+    unsigned            ended:1;
+};
+
+
+/* postconfiguration: only where some location has llm_stream on */
+
+void ngx_http_llm_relay_install(void);
+
+/* the end of the body, with an error event if it needs one, can go out */
+
+ngx_uint_t ngx_http_llm_relay_can_end(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+
+/* a stream that is read has neither its terminal marker nor an error yet */
+
+ngx_uint_t ngx_http_llm_relay_is_incomplete(
+    const ngx_http_llm_relay_t *relay);
+
+/* reads what is held of an unfinished last event: upstream has ended */
+
+void ngx_http_llm_relay_finish(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+
+
+#endif /* _NGX_HTTP_LLM_RELAY_H_INCLUDED_ */
