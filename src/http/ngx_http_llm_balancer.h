@@ -20,17 +20,33 @@
 #include <ngx_http.h>
 
 
+/*
+ * Where the servers of one list are counted, found once for each worker and
+ * kept by the servers' place in the list.
+ */
+
+typedef struct {
+    /* slots of ngx_http_llm_inflight.h */
+    uint32_t                     *slots;
+    ngx_uint_t                    nslots;
+
+    /* of the servers that slots was made from: "resolve" changes them */
+    ngx_uint_t                    generation;
+
+    /* some server has max_conns */
+    unsigned                      limited:1;
+} ngx_http_llm_balancer_list_t;
+
+
 /* part of the upstream's configuration */
 
 typedef struct {
-    /* what round robin set up, called first */
-    ngx_http_upstream_init_pt       init_upstream;
-    ngx_http_upstream_init_peer_pt  init_peer;
+    ngx_shm_zone_t               *zone;
 
-    /* the balancer's own: what it remembers of each server */
-    void                           *data;
+    ngx_http_llm_balancer_list_t  primary;
+    ngx_http_llm_balancer_list_t  backup;
 
-    ngx_uint_t                      enabled;
+    ngx_uint_t                    enabled;
 } ngx_http_llm_balancer_conf_t;
 
 

@@ -1,0 +1,538 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm_inflight.h"
+#include "ngx_http_llm_row.h"
+
+
+/* changes with every change of the types below or of the limits */
+#define NGX_HTTP_LLM_INFLIGHT_VERSION    1
+
+#define NGX_HTTP_LLM_INFLIGHT_SERVERS    1024
+
+/* the rows and names of a full table, and the slab's own; touched when used */
+#define NGX_HTTP_LLM_INFLIGHT_SIZE       (4 * 1024 * 1024)
+
+/*
+ * One failure keeps a server behind its idle peers for 15 s and behind busy
+ * ones for less; a row of failures for at most 35 s.
+ */
+#define NGX_HTTP_LLM_FAILURE_REQUESTS    4
+#define NGX_HTTP_LLM_FAILURES_MAX        64
+#define NGX_HTTP_LLM_FAILURE_HALF_S      5
+
+
+/* written by one process, read by all: 32 bits are never seen half written */
+
+typedef struct {
+    uint32_t                       inflight;
+
+    /* how often the process holds the slot */
+    uint32_t                       held;
+
+    /* failures as they weighed when the last one came, in requests */
+    uint32_t                       failures;
+
+    /* of the monotonic clock, in seconds */
+    uint32_t                       failed_s;
+} ngx_http_llm_cell_t;
+
+
+typedef struct {
+    uint32_t                       hash;
+
+    /* upstream's name, and the address right behind it */
+    uint16_t                       upstream_len;
+    uint16_t                       address_len;
+    u_char                        *name;
+} ngx_http_llm_slot_t;
+
+
+typedef struct {
+    ngx_uint_t                     version;
+
+    /* the slab's own pool: structural changes are made under its mutex */
+    ngx_slab_pool_t               *shpool;
+
+    /* of cells */
+    ngx_http_llm_rows_t            rows;
+
+    /* slots that were ever used: those above need no look */
+    ngx_uint_t                     nslots;
+    ngx_http_llm_slot_t            slots[NGX_HTTP_LLM_INFLIGHT_SERVERS];
+} ngx_http_llm_table_t;
+
+
+static ngx_int_t ngx_http_llm_inflight_init_zone(ngx_shm_zone_t *zone,
+    void *data);
+static uint32_t ngx_http_llm_inflight_find_locked(ngx_http_llm_table_t *table,
+    const ngx_http_llm_slot_t *wanted);
+static uint32_t ngx_http_llm_inflight_add_locked(ngx_http_llm_table_t *table,
+    const ngx_http_llm_slot_t *wanted);
+static ngx_uint_t ngx_http_llm_inflight_held(ngx_http_llm_table_t *table,
+    uint32_t slot);
+static void ngx_http_llm_inflight_add_cell(ngx_http_llm_load_t *load,
+    volatile ngx_http_llm_cell_t *cell, uint32_t now_s);
+static uint32_t ngx_http_llm_inflight_penalty(
+    volatile ngx_http_llm_cell_t *cell, uint32_t now_s);
+
+
+/* this process's own; the row is NULL where nobody else sees the cells */
+
+static volatile ngx_http_llm_cell_t  *ngx_http_llm_cells;
+static ngx_http_llm_row_t            *ngx_http_llm_row;
+static ngx_uint_t                     ngx_http_llm_inflight_full;
+
+
+#define ngx_http_llm_inflight_now_s()  ((uint32_t) (ngx_current_msec / 1000))
+
+
+ngx_int_t
+ngx_http_llm_inflight_attach(ngx_shm_zone_t *zone, ngx_log_t *log)
+{
+    size_t                 size;
+    ngx_http_llm_table_t  *table;
+
+    table = zone->data;
+    size = sizeof(ngx_http_llm_cell_t) * NGX_HTTP_LLM_INFLIGHT_SERVERS;
+
+    /* a single process counts for itself, and has nobody to look after */
+
+    if (ngx_process == NGX_PROCESS_WORKER) {
+
+        ngx_http_llm_row = ngx_http_llm_row_take(&table->rows, table->shpool,
+                                                 size, log);
+        if (ngx_http_llm_row == NULL) {
+            ngx_log_error(NGX_LOG_WARN, log, 0,
+                          "no row is left in zone \"%V\" for this process, "
+                          "others do not see its requests in flight",
+                          &zone->shm.name);
+        }
+
+        ngx_http_llm_rows_watch(&table->rows, table->shpool, log);
+    }
+
+    if (ngx_http_llm_row) {
+        ngx_http_llm_cells = ngx_http_llm_row->data;
+
+    } else {
+        ngx_http_llm_cells = ngx_calloc(size, log);
+    }
+
+    return ngx_http_llm_cells ? NGX_OK : NGX_ERROR;
+}
+
+
+void
+ngx_http_llm_inflight_detach(void)
+{
+    if (ngx_http_llm_row) {
+        ngx_http_llm_row_leave(ngx_http_llm_row);
+
+    } else if (ngx_http_llm_cells) {
+        ngx_free((void *) ngx_http_llm_cells);
+    }
+
+    ngx_http_llm_row = NULL;
+    ngx_http_llm_cells = NULL;
+}
+
+
+uint32_t
+ngx_http_llm_inflight_hold(ngx_shm_zone_t *zone, const ngx_str_t *upstream,
+    const ngx_str_t *address, ngx_log_t *log)
+{
+    u_char                *p;
+    uint32_t               slot;
+    ngx_http_llm_slot_t    wanted;
+    ngx_http_llm_table_t  *table;
+    u_char                 name[NGX_HTTP_LLM_INFLIGHT_NAME];
+
+    table = zone->data;
+
+    if (ngx_http_llm_cells == NULL) {
+        return NGX_HTTP_LLM_INFLIGHT_NONE;
+    }
+
+    slot = NGX_HTTP_LLM_INFLIGHT_NONE;
+
+    if (upstream->len + address->len <= NGX_HTTP_LLM_INFLIGHT_NAME) {
+        p = ngx_cpymem(name, upstream->data, upstream->len);
+        p = ngx_cpymem(p, address->data, address->len);
+
+        wanted.hash = ngx_crc32_long(name, p - name);
+        wanted.upstream_len = (uint16_t) upstream->len;
+        wanted.address_len = (uint16_t) address->len;
+        wanted.name = name;
+
+        ngx_shmtx_lock(&table->shpool->mutex);
+
+        slot = ngx_http_llm_inflight_find_locked(table, &wanted);
+
+        if (slot == NGX_HTTP_LLM_INFLIGHT_NONE) {
+            slot = ngx_http_llm_inflight_add_locked(table, &wanted);
+        }
+
+        if (slot != NGX_HTTP_LLM_INFLIGHT_NONE) {
+            ngx_http_llm_cells[slot].held++;
+        }
+
+        ngx_shmtx_unlock(&table->shpool->mutex);
+    }
+
+    if (slot == NGX_HTTP_LLM_INFLIGHT_NONE && !ngx_http_llm_inflight_full) {
+        ngx_http_llm_inflight_full = 1;
+
+        ngx_log_error(NGX_LOG_WARN, log, 0,
+                      "no slot is left in zone \"%V\" for server %V of "
+                      "upstream \"%V\", and maybe others: each worker sees "
+                      "only its own requests in flight there",
+                      &zone->shm.name, address, upstream);
+    }
+
+    return slot;
+}
+
+
+void
+ngx_http_llm_inflight_release(uint32_t slot)
+{
+    if (slot == NGX_HTTP_LLM_INFLIGHT_NONE || ngx_http_llm_cells == NULL
+        || ngx_http_llm_cells[slot].held == 0)
+    {
+        return;
+    }
+
+    /* the slot's next server starts without these failures */
+
+    if (ngx_http_llm_cells[slot].held == 1) {
+        ngx_http_llm_cells[slot].failures = 0;
+    }
+
+    ngx_memory_barrier();
+
+    ngx_http_llm_cells[slot].held--;
+}
+
+
+static uint32_t
+ngx_http_llm_inflight_find_locked(ngx_http_llm_table_t *table,
+    const ngx_http_llm_slot_t *wanted)
+{
+    uint32_t              i;
+    ngx_http_llm_slot_t  *slot;
+
+    for (i = 0; i < table->nslots; i++) {
+        slot = &table->slots[i];
+
+        if (slot->hash == wanted->hash
+            && slot->upstream_len == wanted->upstream_len
+            && slot->address_len == wanted->address_len
+            && ngx_memcmp(slot->name, wanted->name,
+                          wanted->upstream_len + wanted->address_len)
+               == 0)
+        {
+            return i;
+        }
+    }
+
+    return NGX_HTTP_LLM_INFLIGHT_NONE;
+}
+
+
+/* a slot that was never used, or one that nobody uses any more */
+
+static uint32_t
+ngx_http_llm_inflight_add_locked(ngx_http_llm_table_t *table,
+    const ngx_http_llm_slot_t *wanted)
+{
+    size_t                len;
+    u_char               *name;
+    uint32_t              i;
+    ngx_http_llm_slot_t  *slot;
+
+    i = table->nslots;
+
+    if (i == NGX_HTTP_LLM_INFLIGHT_SERVERS) {
+        for (i = 0; i < NGX_HTTP_LLM_INFLIGHT_SERVERS; i++) {
+            if (!ngx_http_llm_inflight_held(table, i)) {
+                break;
+            }
+        }
+    }
+
+    if (i == NGX_HTTP_LLM_INFLIGHT_SERVERS) {
+        return NGX_HTTP_LLM_INFLIGHT_NONE;
+    }
+
+    len = wanted->upstream_len + wanted->address_len;
+
+    name = ngx_slab_alloc_locked(table->shpool, len);
+    if (name == NULL) {
+        return NGX_HTTP_LLM_INFLIGHT_NONE;
+    }
+
+    ngx_memcpy(name, wanted->name, len);
+
+    slot = &table->slots[i];
+
+    if (slot->name) {
+        ngx_slab_free_locked(table->shpool, slot->name);
+    }
+
+    *slot = *wanted;
+    slot->name = name;
+
+    if (i == table->nslots) {
+        table->nslots = i + 1;
+    }
+
+    return i;
+}
+
+
+static ngx_uint_t
+ngx_http_llm_inflight_held(ngx_http_llm_table_t *table, uint32_t slot)
+{
+    ngx_uint_t                     i;
+    volatile ngx_http_llm_cell_t  *cells;
+
+    for (i = 0; i < table->rows.n; i++) {
+        cells = ngx_http_llm_row_data(&table->rows.elts[i]);
+
+        if (cells && (cells[slot].held || cells[slot].inflight)) {
+            return 1;
+        }
+    }
+
+    cells = ngx_http_llm_cells;
+
+    return cells && (cells[slot].held || cells[slot].inflight);
+}
+
+
+void
+ngx_http_llm_inflight_lock(ngx_shm_zone_t *zone)
+{
+    ngx_http_llm_table_t  *table;
+
+    table = zone->data;
+
+    ngx_shmtx_lock(&table->shpool->mutex);
+}
+
+
+void
+ngx_http_llm_inflight_unlock(ngx_shm_zone_t *zone)
+{
+    ngx_http_llm_table_t  *table;
+
+    table = zone->data;
+
+    ngx_shmtx_unlock(&table->shpool->mutex);
+}
+
+
+ngx_http_llm_load_t
+ngx_http_llm_inflight_load(ngx_shm_zone_t *zone, uint32_t slot)
+{
+    uint32_t                       now_s;
+    ngx_uint_t                     i, n;
+    ngx_http_llm_load_t            load;
+    ngx_http_llm_table_t          *table;
+    volatile ngx_http_llm_cell_t  *cells;
+
+    table = zone->data;
+    now_s = ngx_http_llm_inflight_now_s();
+
+    load.inflight = 0;
+    load.penalty = 0;
+
+    n = table->rows.n;
+
+    for (i = 0; i < n; i++) {
+        cells = ngx_http_llm_row_data(&table->rows.elts[i]);
+
+        if (cells) {
+            ngx_http_llm_inflight_add_cell(&load, &cells[slot], now_s);
+        }
+    }
+
+    if (ngx_http_llm_row == NULL && ngx_http_llm_cells) {
+        ngx_http_llm_inflight_add_cell(&load, &ngx_http_llm_cells[slot],
+                                       now_s);
+    }
+
+    return load;
+}
+
+
+static void
+ngx_http_llm_inflight_add_cell(ngx_http_llm_load_t *load,
+    volatile ngx_http_llm_cell_t *cell, uint32_t now_s)
+{
+    load->inflight += cell->inflight;
+
+    if (cell->failures) {
+        load->penalty += ngx_http_llm_inflight_penalty(cell, now_s);
+    }
+}
+
+
+static uint32_t
+ngx_http_llm_inflight_penalty(volatile ngx_http_llm_cell_t *cell,
+    uint32_t now_s)
+{
+    uint32_t  halves;
+
+    halves = (now_s - cell->failed_s) / NGX_HTTP_LLM_FAILURE_HALF_S;
+
+    return (halves < 32) ? cell->failures >> halves : 0;
+}
+
+
+void
+ngx_http_llm_inflight_enter(uint32_t slot)
+{
+    if (ngx_http_llm_cells) {
+        ngx_http_llm_cells[slot].inflight++;
+    }
+}
+
+
+void
+ngx_http_llm_inflight_leave(uint32_t slot)
+{
+    if (ngx_http_llm_cells && ngx_http_llm_cells[slot].inflight) {
+        ngx_http_llm_cells[slot].inflight--;
+    }
+}
+
+
+void
+ngx_http_llm_inflight_failed(uint32_t slot)
+{
+    uint32_t                       failures, now_s;
+    volatile ngx_http_llm_cell_t  *cell;
+
+    if (ngx_http_llm_cells == NULL || ngx_http_llm_cells[slot].held == 0) {
+        return;
+    }
+
+    cell = &ngx_http_llm_cells[slot];
+    now_s = ngx_http_llm_inflight_now_s();
+
+    failures = ngx_http_llm_inflight_penalty(cell, now_s)
+               + NGX_HTTP_LLM_FAILURE_REQUESTS;
+
+    cell->failed_s = now_s;
+    cell->failures = ngx_min(failures, NGX_HTTP_LLM_FAILURES_MAX);
+}
+
+
+ngx_int_t
+ngx_http_llm_inflight_next(ngx_shm_zone_t *zone, ngx_uint_t *index,
+    ngx_http_llm_server_t *server)
+{
+    uint32_t               i;
+    ngx_http_llm_slot_t   *slot;
+    ngx_http_llm_table_t  *table;
+
+    table = zone->data;
+
+    ngx_shmtx_lock(&table->shpool->mutex);
+
+    for (i = *index; i < table->nslots; i++) {
+        if (ngx_http_llm_inflight_held(table, i)) {
+            break;
+        }
+    }
+
+    if (i >= table->nslots) {
+        ngx_shmtx_unlock(&table->shpool->mutex);
+        return NGX_DONE;
+    }
+
+    slot = &table->slots[i];
+
+    ngx_memcpy(server->name, slot->name,
+               slot->upstream_len + slot->address_len);
+
+    server->upstream.data = server->name;
+    server->upstream.len = slot->upstream_len;
+    server->address.data = server->name + slot->upstream_len;
+    server->address.len = slot->address_len;
+    server->load = ngx_http_llm_inflight_load(zone, i);
+
+    ngx_shmtx_unlock(&table->shpool->mutex);
+
+    *index = i + 1;
+
+    return NGX_OK;
+}
+
+
+ngx_shm_zone_t *
+ngx_http_llm_inflight_zone(ngx_conf_t *cf, void *tag)
+{
+    ngx_shm_zone_t    *zone;
+    static ngx_str_t   name = ngx_string("llm_inflight");
+
+    zone = ngx_shared_memory_add(cf, &name, NGX_HTTP_LLM_INFLIGHT_SIZE, tag);
+    if (zone == NULL) {
+        return NULL;
+    }
+
+    zone->init = ngx_http_llm_inflight_init_zone;
+
+    return zone;
+}
+
+
+static ngx_int_t
+ngx_http_llm_inflight_init_zone(ngx_shm_zone_t *zone, void *data)
+{
+    ngx_slab_pool_t       *shpool;
+    ngx_http_llm_table_t  *table;
+
+    shpool = (ngx_slab_pool_t *) zone->shm.addr;
+
+    if (data) {
+        table = data;
+
+    } else if (zone->shm.exists) {
+        table = shpool->data;
+
+    } else {
+        table = ngx_slab_calloc(shpool, sizeof(ngx_http_llm_table_t));
+        if (table == NULL) {
+            return NGX_ERROR;
+        }
+
+        table->version = NGX_HTTP_LLM_INFLIGHT_VERSION;
+        table->shpool = shpool;
+
+        shpool->data = table;
+
+        /* a table that is full is our own rule, logged once by us */
+
+        shpool->log_nomem = 0;
+    }
+
+    if (table->version != NGX_HTTP_LLM_INFLIGHT_VERSION) {
+        ngx_log_error(NGX_LOG_EMERG, zone->shm.log, 0,
+                      "zone \"%V\" was laid out by another version of this "
+                      "module: %ui instead of %d, restart nginx",
+                      &zone->shm.name, table->version,
+                      NGX_HTTP_LLM_INFLIGHT_VERSION);
+        return NGX_ERROR;
+    }
+
+    zone->data = table;
+
+    return NGX_OK;
+}
