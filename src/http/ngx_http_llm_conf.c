@@ -7,9 +7,9 @@
 
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_conf.h"
+#include "ngx_http_llm_filter.h"
 #include "ngx_http_llm_inspect.h"
 #include "ngx_http_llm_model.h"
-#include "ngx_http_llm_relay.h"
 
 
 #define NGX_HTTP_LLM_FIRST_TOKEN_TIMEOUT_MS  (2 * 60 * 1000)
@@ -152,7 +152,7 @@ ngx_http_llm_install(ngx_conf_t *cf)
 
     *h = ngx_http_llm_handler;
 
-    ngx_http_llm_relay_install();
+    ngx_http_llm_filter_install();
 
     return NGX_OK;
 }

@@ -71,13 +71,5 @@ void ngx_http_llm_exchange_start_stream(ngx_http_request_t *r,
 
 void ngx_http_llm_exchange_stop(ngx_http_request_t *r);
 
-/*
- * The terminal marker has passed: upstream has a second to close its body,
- * then we do, and nobody waits for it.
- */
-
-void ngx_http_llm_exchange_linger(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx);
-
 
 #endif /* _NGX_HTTP_LLM_EXCHANGE_H_INCLUDED_ */

@@ -6,288 +6,35 @@
 
 
 #include "ngx_http_llm.h"
+#include "ngx_http_llm_chain.h"
+#include "ngx_http_llm_clock.h"
 #include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_filter.h"
 #include "ngx_http_llm_relay.h"
 
-
-/* the first size of a buffer for an event that came in pieces */
-#define NGX_HTTP_LLM_HELD_BYTES   1024
 
 /* an error event: see ngx_llm_error_event() */
 #define NGX_HTTP_LLM_EVENT_BYTES  1024
 
 
-static ngx_int_t ngx_http_llm_header_filter(ngx_http_request_t *r);
-static ngx_int_t ngx_http_llm_body_filter(ngx_http_request_t *r,
-    ngx_chain_t *in);
-static ngx_int_t ngx_http_llm_relay_start(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx);
-static ngx_uint_t ngx_http_llm_relay_type(ngx_http_request_t *r,
-    const char *type);
-static ngx_int_t ngx_http_llm_relay_answer(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
-static ngx_int_t ngx_http_llm_relay_stream(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
-static ngx_uint_t ngx_http_llm_relay_has_last(ngx_chain_t *in);
 static ngx_int_t ngx_http_llm_relay_buf(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_buf_t *b, ngx_chain_t ***ll);
+static ngx_int_t ngx_http_llm_relay_piece(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, const u_char *p, size_t len,
+    ngx_uint_t complete, ngx_chain_t ***ll);
+static ngx_buf_t *ngx_http_llm_relay_rest(ngx_http_request_t *r,
+    ngx_http_llm_relay_t *relay, const u_char *p, const u_char *last);
 static ngx_uint_t ngx_http_llm_relay_event(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, const u_char *event, size_t len);
-static ngx_int_t ngx_http_llm_relay_hold(ngx_http_request_t *r,
-    ngx_http_llm_relay_t *relay, const u_char *p, size_t len);
 static ngx_int_t ngx_http_llm_relay_last(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_error(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll);
-static ngx_int_t ngx_http_llm_relay_push(ngx_http_request_t *r,
-    ngx_chain_t ***ll, ngx_buf_t *b);
-static ngx_buf_t *ngx_http_llm_relay_take(ngx_http_request_t *r,
-    ngx_http_llm_relay_t *relay, size_t size);
 static ngx_int_t ngx_http_llm_relay_next(ngx_http_request_t *r,
     ngx_http_llm_relay_t *relay, ngx_chain_t *out);
-static ngx_int_t ngx_http_llm_relay_give(ngx_http_request_t *r,
-    ngx_http_llm_relay_t *relay, ngx_buf_t *b);
-static void ngx_http_llm_relay_drop(ngx_chain_t *in);
 
 
-static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
-static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
-
-
-void
-ngx_http_llm_relay_install(void)
-{
-    ngx_http_next_header_filter = ngx_http_top_header_filter;
-    ngx_http_top_header_filter = ngx_http_llm_header_filter;
-
-    ngx_http_next_body_filter = ngx_http_top_body_filter;
-    ngx_http_top_body_filter = ngx_http_llm_body_filter;
-}
-
-
-static ngx_int_t
-ngx_http_llm_header_filter(ngx_http_request_t *r)
-{
-    ngx_int_t                 rc;
-    ngx_http_llm_ctx_t       *ctx;
-    ngx_http_llm_loc_conf_t  *llcf;
-
-    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
-
-    if (r != r->main || !llcf->enable) {
-        return ngx_http_next_header_filter(r);
-    }
-
-    ctx = ngx_http_llm_find_ctx(r);
-    if (ctx == NULL) {
-        return ngx_http_next_header_filter(r);
-    }
-
-    /* a content handler that needs no upstream is not to be held back */
-
-    if (ctx->hooking) {
-        ctx->hooking = 0;
-        r->aio = 0;
-    }
-
-    rc = ngx_http_llm_limit_add_headers(r, ctx);
-
-    if (rc != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    if (ngx_http_llm_error_header(r, ctx) == NGX_OK) {
-        return ngx_http_next_header_filter(r);
-    }
-
-    if (ctx->exchange
-        && ctx->relay == NULL
-        && r->upstream
-        && r->upstream->conf == &ctx->exchange->conf
-        && r->upstream->peer.connection
-        && ngx_http_llm_relay_start(r, ctx) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return ngx_http_next_header_filter(r);
-}
-
-
-/*
- * What kind of answer is this?  A stream of events is passed event by event;
- * of a JSON answer a copy is kept, to be read at its end; anything else
- * passes.
- */
-
-static ngx_int_t
-ngx_http_llm_relay_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
-{
-    ngx_uint_t             sse, lines;
-    ngx_http_upstream_t   *u;
-    ngx_http_llm_relay_t  *relay;
-
-    u = r->upstream;
-
-    if (r->headers_out.status == NGX_HTTP_SWITCHING_PROTOCOLS) {
-        return NGX_OK;
-    }
-
-    sse = ngx_http_llm_relay_type(r, "text/event-stream");
-    lines = ngx_http_llm_relay_type(r, "application/x-ndjson")
-            || ngx_http_llm_relay_type(r, "application/ndjson");
-
-    if (!sse && !lines && !ngx_http_llm_relay_type(r, "application/json")) {
-        return NGX_OK;
-    }
-
-    relay = ngx_pcalloc(r->pool, sizeof(ngx_http_llm_relay_t));
-    if (relay == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_llm_answer_init(&relay->answer, ctx->api);
-    ctx->relay = relay;
-
-    if (r->headers_out.content_encoding
-        && r->headers_out.content_encoding->value.len)
-    {
-        relay->blind = 1;
-
-        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "llm answer is compressed (\"%V\") and passes unread",
-                      &r->headers_out.content_encoding->value);
-    }
-
-    if (!sse && !lines) {
-        r->main_filter_need_in_memory = 1;
-        return NGX_OK;
-    }
-
-    relay->stream = 1;
-    relay->frame.framing = sse ? NGX_LLM_FRAME_SSE : NGX_LLM_FRAME_LINES;
-
-    ngx_http_llm_exchange_start_stream(r, ctx);
-
-    if (u->headers_in.status_n != NGX_HTTP_OK) {
-        relay->blind = 1;
-    }
-
-    /* bytes may be added or left out */
-
-    ngx_http_clear_content_length(r);
-    ngx_http_clear_accept_ranges(r);
-
-    /* an event would wait in the compressor for the next one */
-
-#if (NGX_HTTP_GZIP)
-    r->gzip_tested = 1;
-    r->gzip_ok = 0;
-#endif
-
-    r->main_filter_need_in_memory = 1;
-
-    return NGX_OK;
-}
-
-
-static ngx_uint_t
-ngx_http_llm_relay_type(ngx_http_request_t *r, const char *type)
-{
-    size_t      len;
-    ngx_str_t  *value;
-
-    len = ngx_strlen(type);
-    value = &r->headers_out.content_type;
-
-    return value->len >= len
-           && ngx_strncasecmp(value->data, (u_char *) type, len) == 0
-           && (value->len == len
-               || value->data[len] == ';'
-               || value->data[len] == ' ');
-}
-
-
-static ngx_int_t
-ngx_http_llm_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
-{
-    ngx_http_llm_ctx_t    *ctx;
-    ngx_http_llm_relay_t  *relay;
-
-    /* behind a redirect the header filter has found the context again */
-
-    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_stream_module);
-
-    if (ctx == NULL || r != r->main) {
-        return ngx_http_next_body_filter(r, in);
-    }
-
-    if (ctx->error_body.len) {
-
-        if (in == NULL) {
-            return ngx_http_next_body_filter(r, NULL);
-        }
-
-        return ngx_http_next_body_filter(r,
-                                     ngx_http_llm_error_chain(r, ctx, in));
-    }
-
-    relay = ctx->relay;
-
-    if (relay == NULL || (relay->blind && !relay->ended)) {
-        return ngx_http_next_body_filter(r, in);
-    }
-
-    if (relay->stream) {
-        return ngx_http_llm_relay_stream(r, ctx, in);
-    }
-
-    return ngx_http_llm_relay_answer(r, ctx, in);
-}
-
-
-/*
- * A JSON answer passes as it comes; a copy is read when it is complete, if
- * it is not too large for that.
- */
-
-static ngx_int_t
-ngx_http_llm_relay_answer(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    ngx_chain_t *in)
-{
-    size_t                 held_bytes;
-    ngx_buf_t             *b;
-    ngx_chain_t           *cl;
-    ngx_http_llm_relay_t  *relay;
-
-    relay = ctx->relay;
-
-    for (cl = in; cl; cl = cl->next) {
-        b = cl->buf;
-
-        if (relay->blind || !ngx_buf_in_memory(b) || b->pos == b->last) {
-            continue;
-        }
-
-        held_bytes = relay->held ? relay->held->last - relay->held->pos : 0;
-
-        if (held_bytes + (b->last - b->pos) > NGX_LLM_MAX_ANSWER_BYTES) {
-            relay->blind = 1;
-            continue;
-        }
-
-        if (ngx_http_llm_relay_hold(r, relay, b->pos, b->last - b->pos)
-            != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-    }
-
-    return ngx_http_next_body_filter(r, in);
-}
-
-
-static ngx_int_t
+ngx_int_t
 ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_chain_t *in)
 {
@@ -305,7 +52,7 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
          * the connection may be used again
          */
 
-        ngx_http_llm_relay_drop(in);
+        ngx_http_llm_chain_drop(in);
 
         if (ctx->exchange->keepalive) {
             r->keepalive = 1;
@@ -329,7 +76,7 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
             return NGX_ERROR;
         }
 
-        if (relay->busy && !ngx_http_llm_relay_has_last(relay->in)) {
+        if (relay->busy && !ngx_http_llm_chain_has_last(relay->in)) {
             return NGX_AGAIN;
         }
     }
@@ -363,7 +110,7 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
         /* a flush; the last buffer is made anew below */
 
-        if (!b->last_buf && ngx_http_llm_relay_push(r, &ll, b) != NGX_OK) {
+        if (!b->last_buf && ngx_http_llm_chain_push(r, &ll, b) != NGX_OK) {
             return NGX_ERROR;
         }
     }
@@ -375,19 +122,6 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     *ll = NULL;
 
     return ngx_http_llm_relay_next(r, relay, out);
-}
-
-
-static ngx_uint_t
-ngx_http_llm_relay_has_last(ngx_chain_t *in)
-{
-    for ( /* void */ ; in; in = in->next) {
-        if (in->buf->last_buf) {
-            return 1;
-        }
-    }
-
-    return 0;
 }
 
 
@@ -403,107 +137,136 @@ ngx_http_llm_relay_buf(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 {
     int                    complete;
     size_t                 n;
-    u_char                *p, *last;
-    ngx_buf_t             *held;
-    ngx_uint_t             strip;
+    u_char                *p, *rest;
+    ngx_int_t              rc;
     ngx_http_llm_relay_t  *relay;
 
     relay = ctx->relay;
     p = b->pos;
-    last = b->last;
 
-    while (p < last && !relay->cut) {
+    while (p < b->last && !relay->cut) {
 
-        n = ngx_llm_frame_next(&relay->frame, p, last - p, &complete);
+        n = ngx_llm_frame_next(&relay->frame, p, b->last - p, &complete);
 
-        held = relay->held;
+        /* an event that was let go has no boundary before its end */
 
-        if (relay->torn) {
-
-            /* the rest of an event that was let go */
-
+        if (relay->torn || (!complete && n > NGX_LLM_MAX_EVENT_BYTES)) {
             relay->torn = !complete;
             p += n;
             continue;
         }
 
-        if (!complete || held) {
+        if (!complete || relay->held) {
+            rc = ngx_http_llm_relay_piece(r, ctx, p, n, complete, ll);
 
-            if (ngx_http_llm_relay_hold(r, relay, p, n) != NGX_OK) {
+            if (rc == NGX_ERROR) {
                 return NGX_ERROR;
             }
 
-            held = relay->held;
-
-            if (!complete
-                && held->last - held->pos <= NGX_LLM_MAX_EVENT_BYTES)
-            {
-                /* the whole rest of b is held */
-
+            if (rc == NGX_AGAIN) {
                 b->last = p;
                 break;
             }
 
-            strip = complete
-                    && ngx_http_llm_relay_event(r, ctx, held->pos,
-                                                held->last - held->pos);
-            relay->torn = !complete;
-            relay->held = NULL;
-
             p += n;
             b->pos = p;
-
-            if ((strip ? ngx_http_llm_relay_give(r, relay, held)
-                       : ngx_http_llm_relay_push(r, ll, held))
-                != NGX_OK)
-            {
-                return NGX_ERROR;
-            }
-
             continue;
         }
 
-        strip = ngx_http_llm_relay_event(r, ctx, p, n);
-
-        if (!strip) {
+        if (!ngx_http_llm_relay_event(r, ctx, p, n)) {
             p += n;
             continue;
         }
+
+        /* strip it: events before it go on in b, the rest in a copy */
+
+        rest = p + n;
 
         if (p == b->pos) {
-            p += n;
+            p = rest;
             b->pos = p;
             continue;
         }
 
-        /* events before it in b, perhaps events behind it */
-
-        b->last = p;
-        p += n;
-
-        if (ngx_http_llm_relay_push(r, ll, b) != NGX_OK) {
+        if (ngx_http_llm_chain_push(r, ll, b) != NGX_OK) {
             return NGX_ERROR;
         }
 
-        if (p == last) {
+        n = b->last - rest;
+        b->last = p;
+
+        if (n == 0) {
             return NGX_OK;
         }
 
-        b = ngx_http_llm_relay_take(r, relay, last - p);
+        b = ngx_http_llm_relay_rest(r, relay, rest, rest + n);
         if (b == NULL) {
             return NGX_ERROR;
         }
 
-        b->last = ngx_cpymem(b->last, p, last - p);
         p = b->pos;
-        last = b->last;
     }
 
     if (relay->cut) {
         b->last = p;
     }
 
-    return ngx_http_llm_relay_push(r, ll, b);
+    return ngx_http_llm_chain_push(r, ll, b);
+}
+
+
+/*
+ * A part of an event that came in several.  NGX_AGAIN: all of it is held
+ * back; NGX_OK: the event went out, because it is complete, or because it is
+ * too large to be held.
+ */
+
+static ngx_int_t
+ngx_http_llm_relay_piece(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    const u_char *p, size_t len, ngx_uint_t complete, ngx_chain_t ***ll)
+{
+    ngx_buf_t             *held;
+    ngx_http_llm_relay_t  *relay;
+
+    relay = ctx->relay;
+
+    if (ngx_http_llm_chain_hold(r, relay, p, len) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    held = relay->held;
+    len = held->last - held->pos;
+
+    if (!complete && len <= NGX_LLM_MAX_EVENT_BYTES) {
+        return NGX_AGAIN;
+    }
+
+    relay->held = NULL;
+
+    if (!complete) {
+        relay->torn = 1;
+
+    } else if (ngx_http_llm_relay_event(r, ctx, held->pos, len)) {
+        return ngx_http_llm_chain_give(r, relay, held);
+    }
+
+    return ngx_http_llm_chain_push(r, ll, held);
+}
+
+
+static ngx_buf_t *
+ngx_http_llm_relay_rest(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
+    const u_char *p, const u_char *last)
+{
+    ngx_buf_t  *b;
+
+    b = ngx_http_llm_chain_take(r, relay, last - p);
+
+    if (b) {
+        b->last = ngx_cpymem(b->last, p, last - p);
+    }
+
+    return b;
 }
 
 
@@ -541,49 +304,10 @@ ngx_http_llm_relay_event(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         ngx_http_llm_exchange_stop(r);
 
     } else if (bits & NGX_LLM_EV_END) {
-        ngx_http_llm_exchange_linger(r, ctx);
+        ngx_http_llm_clock_linger(r, ctx);
     }
 
     return ctx->strip_usage && (bits & NGX_LLM_EV_ONLY_USAGE);
-}
-
-
-/* appends to what is held; the buffer grows by doubling */
-
-static ngx_int_t
-ngx_http_llm_relay_hold(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
-    const u_char *p, size_t len)
-{
-    size_t      used, size;
-    ngx_buf_t  *b, *held;
-
-    held = relay->held;
-    used = held ? held->last - held->pos : 0;
-
-    if (held == NULL || (size_t) (held->end - held->last) < len) {
-
-        size = ngx_max(NGX_HTTP_LLM_HELD_BYTES, 2 * used);
-
-        b = ngx_http_llm_relay_take(r, relay, ngx_max(size, used + len));
-        if (b == NULL) {
-            return NGX_ERROR;
-        }
-
-        if (held) {
-            b->last = ngx_cpymem(b->last, held->pos, used);
-
-            if (ngx_http_llm_relay_give(r, relay, held) != NGX_OK) {
-                return NGX_ERROR;
-            }
-        }
-
-        relay->held = b;
-        held = b;
-    }
-
-    held->last = ngx_cpymem(held->last, p, len);
-
-    return NGX_OK;
 }
 
 
@@ -629,7 +353,7 @@ ngx_http_llm_relay_last(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     } else if (relay->held) {
 
-        if (ngx_http_llm_relay_push(r, ll, relay->held) != NGX_OK) {
+        if (ngx_http_llm_chain_push(r, ll, relay->held) != NGX_OK) {
             return NGX_ERROR;
         }
     }
@@ -643,7 +367,7 @@ ngx_http_llm_relay_last(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     b->last_buf = 1;
 
-    return ngx_http_llm_relay_push(r, ll, b);
+    return ngx_http_llm_chain_push(r, ll, b);
 }
 
 
@@ -729,7 +453,7 @@ ngx_http_llm_relay_error(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         message = "The model server ended the answer before it was complete.";
     }
 
-    b = ngx_http_llm_relay_take(r, relay, NGX_HTTP_LLM_EVENT_BYTES);
+    b = ngx_http_llm_chain_take(r, relay, NGX_HTTP_LLM_EVENT_BYTES);
     if (b == NULL) {
         return NGX_ERROR;
     }
@@ -737,89 +461,7 @@ ngx_http_llm_relay_error(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     b->last += ngx_llm_error_event(relay->answer.api, err, message, b->last,
                                    NGX_HTTP_LLM_EVENT_BYTES);
 
-    return ngx_http_llm_relay_push(r, ll, b);
-}
-
-
-/* appends b to the output; an empty one is left out, and consumed */
-
-static ngx_int_t
-ngx_http_llm_relay_push(ngx_http_request_t *r, ngx_chain_t ***ll,
-    ngx_buf_t *b)
-{
-    ngx_chain_t  *cl;
-
-    if (ngx_buf_in_memory(b) && b->pos == b->last) {
-        return NGX_OK;
-    }
-
-    cl = ngx_alloc_chain_link(r->pool);
-    if (cl == NULL) {
-        return NGX_ERROR;
-    }
-
-    cl->buf = b;
-    **ll = cl;
-    *ll = &cl->next;
-
-    return NGX_OK;
-}
-
-
-/* an empty buffer of ours for at least size bytes, used before or new */
-
-static ngx_buf_t *
-ngx_http_llm_relay_take(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
-    size_t size)
-{
-    ngx_buf_t    *b;
-    ngx_chain_t  *cl, **ll;
-
-    for (ll = &relay->free; *ll; ll = &(*ll)->next) {
-        cl = *ll;
-        b = cl->buf;
-
-        if ((size_t) (b->end - b->start) >= size) {
-            *ll = cl->next;
-            ngx_free_chain(r->pool, cl);
-
-            b->pos = b->start;
-            b->last = b->start;
-
-            return b;
-        }
-    }
-
-    b = ngx_create_temp_buf(r->pool, size);
-    if (b == NULL) {
-        return NULL;
-    }
-
-    b->tag = (ngx_buf_tag_t) &ngx_http_llm_stream_module;
-    b->flush = 1;
-
-    return b;
-}
-
-
-/* back among those that can be used again */
-
-static ngx_int_t
-ngx_http_llm_relay_give(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
-    ngx_buf_t *b)
-{
-    ngx_chain_t  *cl;
-
-    cl = ngx_alloc_chain_link(r->pool);
-    if (cl == NULL) {
-        return NGX_ERROR;
-    }
-
-    cl->buf = b;
-    cl->next = relay->free;
-    relay->free = cl;
-
-    return NGX_OK;
+    return ngx_http_llm_chain_push(r, ll, b);
 }
 
 
@@ -835,19 +477,10 @@ ngx_http_llm_relay_next(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
         return NGX_OK;
     }
 
-    rc = ngx_http_next_body_filter(r, out);
+    rc = ngx_http_llm_filter_next(r, out);
 
     ngx_chain_update_chains(r->pool, &relay->free, &relay->busy, &out,
                             (ngx_buf_tag_t) &ngx_http_llm_stream_module);
 
     return rc;
-}
-
-
-static void
-ngx_http_llm_relay_drop(ngx_chain_t *in)
-{
-    for ( /* void */ ; in; in = in->next) {
-        in->buf->pos = in->buf->last;
-    }
 }

@@ -48,9 +48,10 @@ struct ngx_http_llm_relay_s {
 };
 
 
-/* postconfiguration: only where some location has llm_stream on */
+/* the body filter of a stream of events */
 
-void ngx_http_llm_relay_install(void);
+ngx_int_t ngx_http_llm_relay_stream(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
 
 /* the end of the body, with an error event if it needs one, can go out */
 

@@ -1,0 +1,267 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm.h"
+#include "ngx_http_llm_chain.h"
+#include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_filter.h"
+#include "ngx_http_llm_relay.h"
+
+
+static ngx_int_t ngx_http_llm_header_filter(ngx_http_request_t *r);
+static ngx_int_t ngx_http_llm_filter_start(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static ngx_uint_t ngx_http_llm_filter_type(ngx_http_request_t *r, const char
+    *type);
+static ngx_int_t ngx_http_llm_body_filter(ngx_http_request_t *r, ngx_chain_t
+    *in);
+static ngx_int_t ngx_http_llm_filter_answer(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
+
+
+static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
+static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
+
+
+void
+ngx_http_llm_filter_install(void)
+{
+    ngx_http_next_header_filter = ngx_http_top_header_filter;
+    ngx_http_top_header_filter = ngx_http_llm_header_filter;
+
+    ngx_http_next_body_filter = ngx_http_top_body_filter;
+    ngx_http_top_body_filter = ngx_http_llm_body_filter;
+}
+
+
+static ngx_int_t
+ngx_http_llm_header_filter(ngx_http_request_t *r)
+{
+    ngx_int_t                 rc;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+
+    if (r != r->main || !llcf->enable) {
+        return ngx_http_next_header_filter(r);
+    }
+
+    ctx = ngx_http_llm_find_ctx(r);
+    if (ctx == NULL) {
+        return ngx_http_next_header_filter(r);
+    }
+
+    /* a content handler that needs no upstream is not to be held back */
+
+    if (ctx->hooking) {
+        ctx->hooking = 0;
+        r->aio = 0;
+    }
+
+    rc = ngx_http_llm_limit_add_headers(r, ctx);
+
+    if (rc != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_llm_error_header(r, ctx) == NGX_OK) {
+        return ngx_http_next_header_filter(r);
+    }
+
+    if (ctx->exchange
+        && ctx->relay == NULL
+        && r->upstream
+        && r->upstream->conf == &ctx->exchange->conf
+        && r->upstream->peer.connection
+        && ngx_http_llm_filter_start(r, ctx) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_next_header_filter(r);
+}
+
+
+/*
+ * What kind of answer is this?  A stream of events is passed event by event;
+ * of a JSON answer a copy is kept, to be read at its end; anything else
+ * passes.
+ */
+
+static ngx_int_t
+ngx_http_llm_filter_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_uint_t             sse, lines;
+    ngx_http_upstream_t   *u;
+    ngx_http_llm_relay_t  *relay;
+
+    u = r->upstream;
+
+    if (r->headers_out.status == NGX_HTTP_SWITCHING_PROTOCOLS) {
+        return NGX_OK;
+    }
+
+    sse = ngx_http_llm_filter_type(r, "text/event-stream");
+    lines = ngx_http_llm_filter_type(r, "application/x-ndjson")
+            || ngx_http_llm_filter_type(r, "application/ndjson");
+
+    if (!sse && !lines && !ngx_http_llm_filter_type(r, "application/json")) {
+        return NGX_OK;
+    }
+
+    relay = ngx_pcalloc(r->pool, sizeof(ngx_http_llm_relay_t));
+    if (relay == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_llm_answer_init(&relay->answer, ctx->api);
+    ctx->relay = relay;
+
+    if (r->headers_out.content_encoding
+        && r->headers_out.content_encoding->value.len)
+    {
+        relay->blind = 1;
+
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "llm answer is compressed (\"%V\") and passes unread",
+                      &r->headers_out.content_encoding->value);
+    }
+
+    if (!sse && !lines) {
+        r->main_filter_need_in_memory = 1;
+        return NGX_OK;
+    }
+
+    relay->stream = 1;
+    relay->frame.framing = sse ? NGX_LLM_FRAME_SSE : NGX_LLM_FRAME_LINES;
+
+    ngx_http_llm_exchange_start_stream(r, ctx);
+
+    if (u->headers_in.status_n != NGX_HTTP_OK) {
+        relay->blind = 1;
+    }
+
+    /* bytes may be added or left out */
+
+    ngx_http_clear_content_length(r);
+    ngx_http_clear_accept_ranges(r);
+
+    /* an event would wait in the compressor for the next one */
+
+#if (NGX_HTTP_GZIP)
+    r->gzip_tested = 1;
+    r->gzip_ok = 0;
+#endif
+
+    r->main_filter_need_in_memory = 1;
+
+    return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_http_llm_filter_type(ngx_http_request_t *r, const char *type)
+{
+    size_t      len;
+    ngx_str_t  *value;
+
+    len = ngx_strlen(type);
+    value = &r->headers_out.content_type;
+
+    return value->len >= len
+           && ngx_strncasecmp(value->data, (u_char *) type, len) == 0
+           && (value->len == len
+               || value->data[len] == ';'
+               || value->data[len] == ' ');
+}
+
+
+static ngx_int_t
+ngx_http_llm_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_http_llm_ctx_t    *ctx;
+    ngx_http_llm_relay_t  *relay;
+
+    /* behind a redirect the header filter has found the context again */
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_stream_module);
+
+    if (ctx == NULL || r != r->main) {
+        return ngx_http_next_body_filter(r, in);
+    }
+
+    if (ctx->error_body.len) {
+
+        if (in == NULL) {
+            return ngx_http_next_body_filter(r, NULL);
+        }
+
+        return ngx_http_next_body_filter(r,
+                                     ngx_http_llm_error_chain(r, ctx, in));
+    }
+
+    relay = ctx->relay;
+
+    if (relay == NULL || (relay->blind && !relay->ended)) {
+        return ngx_http_next_body_filter(r, in);
+    }
+
+    if (relay->stream) {
+        return ngx_http_llm_relay_stream(r, ctx, in);
+    }
+
+    return ngx_http_llm_filter_answer(r, ctx, in);
+}
+
+
+/*
+ * A JSON answer passes as it comes; a copy is read when it is complete, if
+ * it is not too large for that.
+ */
+
+static ngx_int_t
+ngx_http_llm_filter_answer(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_chain_t *in)
+{
+    size_t                 held_bytes;
+    ngx_buf_t             *b;
+    ngx_chain_t           *cl;
+    ngx_http_llm_relay_t  *relay;
+
+    relay = ctx->relay;
+
+    for (cl = in; cl; cl = cl->next) {
+        b = cl->buf;
+
+        if (relay->blind || !ngx_buf_in_memory(b) || b->pos == b->last) {
+            continue;
+        }
+
+        held_bytes = relay->held ? relay->held->last - relay->held->pos : 0;
+
+        if (held_bytes + (b->last - b->pos) > NGX_LLM_MAX_ANSWER_BYTES) {
+            relay->blind = 1;
+            continue;
+        }
+
+        if (ngx_http_llm_chain_hold(r, relay, b->pos, b->last - b->pos)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return ngx_http_next_body_filter(r, in);
+}
+
+
+ngx_int_t
+ngx_http_llm_filter_next(ngx_http_request_t *r, ngx_chain_t *out)
+{
+    return ngx_http_next_body_filter(r, out);
+}

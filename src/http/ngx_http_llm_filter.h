@@ -1,0 +1,31 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * The header and body filters: which answers are ours to read?
+ */
+
+
+#ifndef _NGX_HTTP_LLM_FILTER_H_INCLUDED_
+#define _NGX_HTTP_LLM_FILTER_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+
+/* postconfiguration: only where some location has llm_stream on */
+
+void ngx_http_llm_filter_install(void);
+
+/* the body filter behind ours */
+
+ngx_int_t ngx_http_llm_filter_next(ngx_http_request_t *r, ngx_chain_t *out);
+
+
+#endif /* _NGX_HTTP_LLM_FILTER_H_INCLUDED_ */
