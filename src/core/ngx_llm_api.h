@@ -108,9 +108,12 @@ typedef enum {
     /* object: there is usage */
     NGX_LLM_ANS_USAGE,
 
-    /* counts: those of NGX_LLM_COUNT_* in the same order */
+    /*
+     * Counts, in the order of ngx_llm_answer_t.counts.  PROMPT_MORE is a
+     * part that the API keeps apart from PROMPT; TOTAL is the sum of all.
+     */
     NGX_LLM_ANS_PROMPT,
-    NGX_LLM_ANS_PROMPT_WRITTEN,
+    NGX_LLM_ANS_PROMPT_MORE,
     NGX_LLM_ANS_CACHED,
     NGX_LLM_ANS_COMPLETION,
     NGX_LLM_ANS_REASONING,
@@ -147,12 +150,34 @@ typedef struct {
 } ngx_llm_path_t;
 
 
-/* a word of the answer and the NGX_LLM_EV_* bits that it means */
+/*
+ * A word of the answer and the NGX_LLM_EV_* bits that it means: for a type
+ * that is not listed none, for a finish reason NGX_LLM_EV_FINISH.
+ */
 
 typedef struct {
     const char            *word;
     unsigned               bits;
 } ngx_llm_word_t;
+
+
+/* an error's type or code and the HTTP status that it implies */
+
+typedef struct {
+    const char            *word;
+    uint16_t               status;
+} ngx_llm_status_t;
+
+
+/*
+ * What tells this API's answers from others': a value at the path, and the
+ * word that it is (a last "*" is any rest) where there is one.
+ */
+
+typedef struct {
+    const char            *path;
+    const char            *word;
+} ngx_llm_tell_t;
 
 
 /* how the API calls what went wrong */
@@ -173,55 +198,120 @@ typedef enum {
 
 
 struct ngx_llm_api_s {
-    ngx_llm_dialect_e      dialect;
-    const char            *name;
-    ngx_llm_framing_e      framing;
-    ngx_llm_path_model_e   path_model;
+    ngx_llm_dialect_e        dialect;
+    const char              *name;
+    ngx_llm_framing_e        framing;
+    ngx_llm_path_model_e     path_model;
 
     /* usage of a stream has to be asked for */
-    unsigned               asks_usage:1;
+    unsigned                 asks_usage:1;
 
     /* it streams where the request does not say */
-    unsigned               default_stream:1;
+    unsigned                 default_stream:1;
 
-    /* cached and written prompt tokens are not part of the prompt's count */
-    unsigned               cache_apart:1;
+    /* cached tokens are no part of the prompt's count */
+    unsigned                 cached_apart:1;
 
-    /* reasoning tokens are not part of the completion's count */
-    unsigned               reasoning_apart:1;
+    /* reasoning tokens are no part of the completion's count */
+    unsigned                 reasoning_apart:1;
 
     /* a finish reason counts in the last event only: it stands in each */
-    unsigned               finish_at_end:1;
+    unsigned                 finish_at_end:1;
 
     /* a finish reason is the terminal marker */
-    unsigned               finish_is_end:1;
+    unsigned                 finish_is_end:1;
 
-    /* the lists end with a NULL path or word */
-    const ngx_llm_path_t  *paths;
-    ngx_llm_json_table_t   request;
-    ngx_llm_json_table_t   answer;
-    const ngx_llm_word_t  *finishes;
-    const ngx_llm_word_t  *types;
+    /* lists end with NULL; a list that is NULL is empty */
+    const ngx_llm_path_t    *paths;
+    const ngx_llm_tell_t    *tells;
+    ngx_llm_json_table_t     request;
+    ngx_llm_json_table_t     answer;
+    const ngx_llm_word_t    *finishes;
+    const ngx_llm_word_t    *types;
+
+    /* besides those that all APIs share */
+    const ngx_llm_status_t  *statuses;
 
     /*
      * What is written: %m is the message, %t the type, %c the code, %s the
      * HTTP status; faults is indexed by ngx_llm_err_e.
      */
-    const char            *error_event;
-    const char            *error_body;
-    const ngx_llm_fault_t *faults;
+    const char              *error_event;
+    const char              *error_body;
+    const ngx_llm_fault_t   *faults;
 };
 
 
 #define ngx_llm_json_table(rows)  { rows, sizeof(rows) / sizeof(rows[0]) }
 
 
+/* rows that several APIs share */
+
+#define NGX_LLM_REQ_HEAD_ROWS                                                 \
+    { "", NGX_LLM_REQ_ROOT },                                                 \
+    { "model", NGX_LLM_REQ_MODEL },                                           \
+    { "stream", NGX_LLM_REQ_STREAM }
+
+#define NGX_LLM_REQ_OPTIONS_ROWS                                              \
+    { "stream_options", NGX_LLM_REQ_STREAM_OPTIONS },                         \
+    { "stream_options.include_usage", NGX_LLM_REQ_INCLUDE_USAGE }
+
+#define NGX_LLM_REQ_MESSAGES_ROWS                                             \
+    { "messages[]", NGX_LLM_REQ_MESSAGE },                                    \
+    { "messages[].role", NGX_LLM_REQ_ROLE },                                  \
+    { "messages[].content", NGX_LLM_REQ_TEXT },                               \
+    { "messages[].content[].text", NGX_LLM_REQ_TEXT }
+
+#define NGX_LLM_REQ_CALLS_ROWS                                                \
+    { "messages[].tool_calls[].function.name", NGX_LLM_REQ_TEXT },            \
+    { "messages[].tool_calls[].function.arguments", NGX_LLM_REQ_TEXT },       \
+    { "messages[].tool_calls[].function.arguments", NGX_LLM_REQ_RAW }
+
+#define NGX_LLM_REQ_PARTS_ROWS                                                \
+    { "messages[].content[].image_url", NGX_LLM_REQ_IMAGE },                  \
+    { "messages[].content[].file", NGX_LLM_REQ_IMAGE },                       \
+    { "messages[].content[].input_audio", NGX_LLM_REQ_AUDIO }
+
+#define NGX_LLM_REQ_TOOLS_ROWS                                                \
+    { "tools", NGX_LLM_REQ_RAW },                                             \
+    { "tools", NGX_LLM_REQ_PREFIX }
+
+#define NGX_LLM_ANS_ERROR_ROWS                                                \
+    { "error", NGX_LLM_ANS_ERROR },                                           \
+    { "error.type", NGX_LLM_ANS_ERROR_TYPE },                                 \
+    { "error.status", NGX_LLM_ANS_ERROR_TYPE },                               \
+    { "error.code", NGX_LLM_ANS_ERROR_CODE }
+
+#define NGX_LLM_ANS_OPENAI_USAGE_ROWS                                         \
+    { "usage", NGX_LLM_ANS_USAGE },                                           \
+    { "usage.prompt_tokens", NGX_LLM_ANS_PROMPT },                            \
+    { "usage.prompt_tokens_details.cached_tokens", NGX_LLM_ANS_CACHED },      \
+    { "usage.prompt_cache_hit_tokens", NGX_LLM_ANS_CACHED },                  \
+    { "usage.completion_tokens", NGX_LLM_ANS_COMPLETION },                    \
+    { "usage.completion_tokens_details.reasoning_tokens",                     \
+      NGX_LLM_ANS_REASONING },                                                \
+    { "usage.total_tokens", NGX_LLM_ANS_TOTAL }
+
+
 /*
- * The request rows of all APIs whose path tells nothing: what an unknown
- * request is read by.  Its answers are told by their content.
+ * What is read where the path told nothing: a request by the rows of the
+ * usual APIs together, an answer, until its content tells, by the usual
+ * errors alone.
  */
 
 extern const ngx_llm_api_t  ngx_llm_api_any;
+
+/* what OpenAI's faults are called, others' too */
+
+extern const ngx_llm_fault_t  ngx_llm_openai_faults[];
+
+/* the error event that OpenAI's, Anthropic's and Vercel's clients raise */
+
+#define NGX_LLM_ERROR_EVENT                                                   \
+    "event: error\n"                                                          \
+    "data: {\"type\":\"error\",\"error\":{\"type\":\"%t\","                   \
+    "\"message\":\"%m\",\"code\":\"%c\"}}\n\n"
+
 
 extern const ngx_llm_api_t  ngx_llm_api_openai_chat;
 extern const ngx_llm_api_t  ngx_llm_api_openai_completions;

@@ -103,8 +103,9 @@ ngx_llm_str_t ngx_llm_api_path_model(const ngx_llm_api_t *api,
 /*
  * Writes the in-band error event of a stream into out[0..size), framing
  * included, no terminal marker.  api may be NULL: the event that the OpenAI,
- * Anthropic and Vercel clients all raise.  message is plain text, escaped
- * here.  1024 bytes always suffice.  Returns the bytes written.
+ * Anthropic and Vercel clients all raise.  message is plain text, escaped and
+ * cut here.  1024 bytes always suffice.  Returns the bytes written, 0
+ * when they do not fit.
  */
 
 size_t ngx_llm_error_event(const ngx_llm_api_t *api, ngx_llm_err_e err,

@@ -35,7 +35,7 @@ typedef enum {
 typedef struct {
     ngx_llm_framing_e     framing;
 
-    /* bytes of the current, unfinished event over all calls */
+    /* bytes of the current, unfinished event over all calls; 0 between two */
     size_t                event_bytes;
 
     /* bytes of the BOM that were matched at the start of the stream */
@@ -45,9 +45,6 @@ typedef struct {
 
     /* the current line is not empty */
     unsigned              line:1;
-
-    /* the event has a line that is not empty */
-    unsigned              event:1;
 
     /* the last byte was CR: an LF now belongs to the same line end */
     unsigned              cr:1;
@@ -75,7 +72,9 @@ typedef struct {
  * that comes with a later call is the first byte of the next event) or of
  * its line (lines).  *complete is 1 when the event ended there; otherwise
  * all of len is returned and the event goes on with the next call.
- * Linear; any length; empty events (blank lines alone) are events too.
+ * Linear; any length; empty events (blank lines alone) are events too.  The
+ * LF of a CR that ended the call before may thus be all that an unfinished
+ * event has.
  */
 
 size_t ngx_llm_frame_next(ngx_llm_frame_t *frame, const unsigned char *p,
@@ -84,7 +83,7 @@ size_t ngx_llm_frame_next(ngx_llm_frame_t *frame, const unsigned char *p,
 /*
  * Reads a whole event as ngx_llm_frame_next() delimited it (its BOM, line
  * ends and comments included; the end may be missing: a stream's unfinished
- * last event).  One data line is returned as a slice of the event; several
+ * last event).  A BOM is skipped before any event, not the first one alone.  One data line is returned as a slice of the event; several
  * are joined in join[0..join_bytes), which must be as long as the event at
  * least, or NULL: then such an event returns NGX_LLM_NO_MEMORY.
  */
