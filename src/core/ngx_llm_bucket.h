@@ -52,7 +52,9 @@ typedef struct {
 
 /*
  * Nanoseconds until cost tokens can be taken: 0 is now, NGX_LLM_NEVER when
- * cost exceeds the burst.  Changes nothing.
+ * cost exceeds the burst.  0 exactly when cost <= the level; so a cost of 0
+ * waits for debt to be paid, one below 0 never waits.  A burst above what the
+ * rate fills in 146 years counts as that.  Changes nothing.
  */
 
 int64_t ngx_llm_bucket_delay(const ngx_llm_bucket_t *bucket,
@@ -60,13 +62,17 @@ int64_t ngx_llm_bucket_delay(const ngx_llm_bucket_t *bucket,
 
 /*
  * Takes cost tokens (negative: gives back), into debt if need be.  Giving
- * back never fills above the burst.  Saturates instead of overflowing.
+ * back never fills above the burst.  Saturates instead of overflowing.  What
+ * is taken is rounded up to a nanosecond, what is given back down.
  */
 
 void ngx_llm_bucket_take(ngx_llm_bucket_t *bucket,
     const ngx_llm_rate_t *rate, int64_t cost, int64_t now_ns);
 
-/* tokens that could be taken now; negative in debt */
+/*
+ * tokens that could be taken now, rounded down; negative in debt; INT64_MAX
+ * without a rate
+ */
 
 int64_t ngx_llm_bucket_level(const ngx_llm_bucket_t *bucket,
     const ngx_llm_rate_t *rate, int64_t now_ns);
