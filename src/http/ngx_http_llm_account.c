@@ -30,13 +30,21 @@ ngx_http_llm_account_end(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return;
     }
 
-    ctx->closed = 1;
-
     ngx_http_llm_relay_finish(r, ctx);
 
     if (ctx->end == NGX_HTTP_LLM_END_NONE) {
         ctx->end = ngx_http_llm_account_why(r, ctx, rc);
     }
+
+    if (!r->upstream->header_sent
+        && rc >= NGX_HTTP_SPECIAL_RESPONSE
+        && ctx->end != NGX_HTTP_LLM_END_CLIENT_ABORT)
+    {
+        ctx->failed = 1;
+        return;
+    }
+
+    ctx->closed = 1;
 
     if (ngx_http_llm_account_is_free(r, ctx)) {
         ngx_http_llm_limit_abandon(ctx);

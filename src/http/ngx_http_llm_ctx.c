@@ -55,8 +55,10 @@ ngx_http_llm_find_ctx(ngx_http_request_t *r)
 ngx_http_llm_ctx_t *
 ngx_http_llm_get_ctx(ngx_http_request_t *r)
 {
-    ngx_pool_cleanup_t  *cln;
-    ngx_http_llm_ctx_t  *ctx;
+    ngx_llm_str_t             path;
+    ngx_pool_cleanup_t       *cln;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_llm_loc_conf_t  *llcf;
 
     ctx = ngx_http_llm_find_ctx(r);
 
@@ -78,6 +80,13 @@ ngx_http_llm_get_ctx(ngx_http_request_t *r)
     ctx->bill.usage.cached = -1;
     ctx->bill.usage.completion = -1;
     ctx->bill.usage.reasoning = -1;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+
+    path.data = r->uri.data;
+    path.len = r->uri.len;
+
+    ctx->api = ngx_llm_api_by_path(llcf->dialect, path);
 
     cln->handler = ngx_http_llm_cleanup;
 

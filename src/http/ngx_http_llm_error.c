@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm.h"
+#include "ngx_http_llm_account.h"
 
 
 /* an error's JSON: type, code and a message of one line */
@@ -52,6 +53,21 @@ ngx_http_llm_error_prepare(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 ngx_int_t
 ngx_http_llm_error_header(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
+    if (r->err_status == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE
+        && ctx->end == NGX_HTTP_LLM_END_NONE)
+    {
+        (void) ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_TOO_LARGE,
+                                   r->err_status,
+                                   "The request body is larger than this "
+                                   "server accepts.");
+    }
+
+    /* no error_page took the request on: that was the last upstream */
+
+    if (ctx->failed && r->err_status) {
+        ngx_http_llm_account_abandon(ctx);
+    }
+
     if (ctx->error_body.len == 0) {
         return NGX_DECLINED;
     }

@@ -146,7 +146,14 @@ ngx_http_llm_exchange_hook(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     }
 
     ctx->exchange = ex;
+
+    /* behind an error_page: what a first upstream did is forgotten */
+
     ctx->relay = NULL;
+    ctx->failed = 0;
+    ctx->end = NGX_HTTP_LLM_END_NONE;
+    ctx->first_content_ms = 0;
+    ctx->last_content_ms = 0;
 
     ngx_http_llm_clock_arm(ex, llcf);
 

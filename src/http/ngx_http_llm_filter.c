@@ -41,7 +41,6 @@ ngx_http_llm_filter_install(void)
 static ngx_int_t
 ngx_http_llm_header_filter(ngx_http_request_t *r)
 {
-    ngx_int_t                 rc;
     ngx_http_llm_ctx_t       *ctx;
     ngx_http_llm_loc_conf_t  *llcf;
 
@@ -52,8 +51,19 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
     }
 
     ctx = ngx_http_llm_find_ctx(r);
+
     if (ctx == NULL) {
-        return ngx_http_next_header_filter(r);
+
+        if (r->err_status != NGX_HTTP_REQUEST_ENTITY_TOO_LARGE) {
+            return ngx_http_next_header_filter(r);
+        }
+
+        /* client_max_body_size refuses before any handler runs */
+
+        ctx = ngx_http_llm_get_ctx(r);
+        if (ctx == NULL) {
+            return NGX_ERROR;
+        }
     }
 
     /* a content handler that needs no upstream is not to be held back */
@@ -63,9 +73,7 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
         r->aio = 0;
     }
 
-    rc = ngx_http_llm_limit_add_headers(r, ctx);
-
-    if (rc != NGX_OK) {
+    if (ngx_http_llm_limit_add_headers(r, ctx) != NGX_OK) {
         return NGX_ERROR;
     }
 

@@ -150,8 +150,6 @@ ngx_http_llm_inspect(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     path.data = r->uri.data;
     path.len = r->uri.len;
 
-    ctx->api = ngx_llm_api_by_path(llcf->dialect, path);
-
     streams = ngx_llm_api_path_streams(ctx->api, path);
     ctx->stream = (streams == 1);
 
