@@ -184,6 +184,12 @@ struct ngx_http_llm_ctx_s {
     /* the error body has taken the place of nginx's page */
     unsigned                    error_sent:1;
 
+    /*
+     * upstream failed before its header: an error_page may still send the
+     * request to another one, and the charge stays open until then
+     */
+    unsigned                    failed:1;
+
     /* end and bill are final, the charge is closed */
     unsigned                    closed:1;
 };
