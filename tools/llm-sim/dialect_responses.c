@@ -47,6 +47,7 @@ const sim_dialect_t  sim_openai_responses = {
 };
 
 
+#define SIM_FAILED      "The model failed to generate a response."
 #define SIM_CALL_DELTA  "response.function_call_arguments.delta"
 #define SIM_CALL_DONE   "response.function_call_arguments.done"
 #define SIM_TEXT_DELTA  "response.output_text.delta"
@@ -136,8 +137,8 @@ sim_responses_object(sim_req_t *r, buf_t *b, const char *status)
                 (unsigned long long) r->id, (long long) r->created, status);
 
     if (status[0] == 'f') {
-        buf_add_str(b, "\"error\":{\"code\":\"server_error\",\"message\":"
-                       "\"The model failed to generate a response.\"},");
+        buf_add_str(b, "\"error\":{\"code\":\"server_error\",\"message\":\""
+                       SIM_FAILED "\"},");
 
     } else {
         buf_add_str(b, "\"error\":null,");
@@ -351,8 +352,19 @@ sim_responses_place(sim_req_t *r, buf_t *b)
 }
 
 
+/* two events, as the service sends them */
+
 static void
 sim_responses_error(sim_req_t *r)
 {
+    buf_t  *b;
+
+    b = sim_responses_open(r, "error");
+
+    buf_add_str(b, ",\"error\":{\"type\":\"server_error\","
+                   "\"code\":\"server_error\",\"message\":\""
+                   SIM_FAILED "\",\"param\":null}}");
+    sim_wire_event(r, "error", b);
+
     sim_responses_life(r, "response.failed", "failed");
 }

@@ -62,7 +62,7 @@ sim_fault_head(sim_req_t *r)
         return;
     }
 
-    sim_wire_head(r, 200, r->dialect->content_type, SIM_NONE, "");
+    sim_wire_stream(r);
 
     if (r->order.fault == SIM_FAULT_FILTER) {
         r->dialect->begin(r);
@@ -226,7 +226,7 @@ sim_fault_timer(loop_timer_t *t)
 
     if (!sim_conn_congested(r->conn)) {
 
-        if (r->ask.stream && r->dialect->frame == SIM_FRAME_SSE) {
+        if (r->ask.stream && r->frame == SIM_FRAME_SSE) {
             sim_wire_event(r, NULL, NULL);
 
         } else {

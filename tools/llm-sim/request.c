@@ -164,7 +164,7 @@ sim_req_begin(sim_req_t *r)
         return;
     }
 
-    sim_wire_head(r, 200, r->dialect->content_type, SIM_NONE, "");
+    sim_wire_stream(r);
     r->dialect->begin(r);
 
     if (r->order.extra.len) {

@@ -64,6 +64,7 @@ sim_route(sim_req_t *r, const http_head_t *h)
     for (route = sim_routes; route->path != NULL; route++) {
         if (str_eq(path, route->path)) {
             r->dialect = route->dialect;
+            r->frame = route->dialect->frame;
             r->ask.stream = route->dialect->stream_default;
         }
     }
@@ -102,8 +103,12 @@ sim_route_gemini(sim_req_t *r, str_t path, str_t query)
 
     if (str_eq(rest, "streamGenerateContent")) {
         r->ask.stream = 1;
-        r->array = (query.len == 0
-                    || memmem(query.data, query.len, "alt=sse", 7) == NULL);
+
+        if (query.len == 0
+            || memmem(query.data, query.len, "alt=sse", 7) == NULL)
+        {
+            r->frame = SIM_FRAME_ARRAY;
+        }
 
     } else if (!str_eq(rest, "generateContent")) {
         return;

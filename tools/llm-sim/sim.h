@@ -75,7 +75,8 @@ typedef enum {
 
 typedef enum {
     SIM_FRAME_SSE = 0,
-    SIM_FRAME_LINES
+    SIM_FRAME_LINES,
+    SIM_FRAME_ARRAY                         /* one JSON array */
 } sim_frame_e;
 
 typedef struct {
@@ -202,7 +203,7 @@ struct sim_req_s {
     unsigned              chunked:1;
     unsigned              half:1;           /* cut the next event in two */
     unsigned              paused:1;         /* until the client reads */
-    unsigned              array:1;          /* Gemini without alt=sse */
+    sim_frame_e           frame;
 };
 
 struct sim_conn_s {
@@ -308,6 +309,7 @@ void sim_cache_insert(sim_cache_t *cache, const sim_ask_t *ask);
 /* wire.c */
 void sim_wire_head(sim_req_t *r, int status, const char *type,
     int64_t length, const char *fields);
+void sim_wire_stream(sim_req_t *r);
 void sim_wire_event(sim_req_t *r, const char *name, const buf_t *json);
 void sim_wire_body(sim_req_t *r, const char *data, size_t len);
 void sim_wire_raw(sim_req_t *r, const char *data, size_t len);

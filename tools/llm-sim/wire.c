@@ -80,6 +80,17 @@ sim_wire_head(sim_req_t *r, int status, const char *type, int64_t length,
 }
 
 
+/* the head of a stream */
+
+void
+sim_wire_stream(sim_req_t *r)
+{
+    sim_wire_head(r, 200, r->frame == SIM_FRAME_ARRAY
+                          ? "application/json" : r->dialect->content_type,
+                  SIM_NONE, "");
+}
+
+
 static const char *
 sim_wire_reason(int status)
 {
@@ -132,11 +143,11 @@ sim_wire_event(sim_req_t *r, const char *name, const buf_t *json)
     if (json == NULL) {
         buf_add_fmt(b, ": ping%s%s", eol, eol);
 
-    } else if (r->dialect->frame == SIM_FRAME_LINES) {
+    } else if (r->frame == SIM_FRAME_LINES) {
         buf_add(b, json->data, json->len);
         buf_add_str(b, eol);
 
-    } else if (r->array) {
+    } else if (r->frame == SIM_FRAME_ARRAY) {
         buf_add_str(b, r->body_bytes ? ",\r\n" : "[");
         buf_add(b, json->data, json->len);
 
@@ -201,7 +212,7 @@ sim_wire_end(sim_req_t *r)
 {
     buf_t  *b;
 
-    if (r->array) {
+    if (r->ask.stream && r->frame == SIM_FRAME_ARRAY) {
         sim_wire_body(r, r->body_bytes ? "]" : "[]", r->body_bytes ? 1 : 2);
     }
 
