@@ -19,6 +19,51 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 
+#include "ngx_http_llm_zone.h"
+
+
+/* a budget as llm_limit_zone names it */
+
+typedef struct {
+    /* NULL: given without variables, or not at all: what fixed says */
+    ngx_http_complex_value_t   *rate;
+    ngx_http_complex_value_t   *burst;
+
+    /* a burst of 0 is the rate's own number */
+    ngx_llm_rate_t              fixed;
+} ngx_http_llm_budget_t;
+
+
+/* llm_limit_zone */
+
+typedef struct {
+    /* the first member: see there */
+    ngx_http_llm_zone_t         zone;
+
+    ngx_http_complex_value_t    key;
+    ngx_llm_weights_t           weights;
+
+    ngx_http_llm_budget_t       budgets[NGX_HTTP_LLM_BUDGETS];
+} ngx_http_llm_limit_zone_t;
+
+
+typedef enum {
+    NGX_HTTP_LLM_RESERVE_AUTO = 0,
+    NGX_HTTP_LLM_RESERVE_MAX,
+    NGX_HTTP_LLM_RESERVE_FIXED
+} ngx_http_llm_reserve_e;
+
+
+/* llm_limit; shm_zone->data is the ngx_http_llm_limit_zone_t */
+
+typedef struct {
+    ngx_shm_zone_t             *shm_zone;
+    ngx_http_llm_reserve_e      reserve;
+
+    /* completion tokens of NGX_HTTP_LLM_RESERVE_FIXED */
+    int64_t                     reserve_tokens;
+} ngx_http_llm_limit_t;
+
 
 /* part of the location's configuration */
 
@@ -46,7 +91,8 @@ typedef enum {
 /*
  * Takes all that the request needs from all of its zones, or nothing.  Main
  * requests with facts only; ctx->charge is set from here on, also where the
- * answer is no.  NGX_DECLINED: go on; NGX_ERROR or an HTTP status, made by
+ * answer is no; where no zone applies (all keys are empty) it stays NULL.
+ * NGX_DECLINED: go on; NGX_ERROR or an HTTP status, made by
  * ngx_http_llm_reject(): the phase handler's result.
  */
 
@@ -63,6 +109,14 @@ void ngx_http_llm_limit_settle(ngx_http_llm_ctx_t *ctx,
     const ngx_llm_usage_t *usage);
 void ngx_http_llm_limit_abandon(ngx_http_llm_ctx_t *ctx);
 
+/*
+ * What is still held is given back: of the process that had this one's slot
+ * and died, and of this process when it leaves its requests unfinished.
+ */
+
+ngx_int_t ngx_http_llm_limit_init_process(ngx_cycle_t *cycle);
+void ngx_http_llm_limit_exit_process(ngx_cycle_t *cycle);
+
 /* adds x-ratelimit-* (and Retry-After of a rejection) to the response */
 
 ngx_int_t ngx_http_llm_limit_add_headers(ngx_http_request_t *r,
@@ -76,15 +130,15 @@ int64_t ngx_http_llm_limit_reserved(const ngx_http_llm_ctx_t *ctx);
 ngx_str_t ngx_http_llm_limit_zone_name(const ngx_http_llm_ctx_t *ctx);
 ngx_msec_t ngx_http_llm_limit_wait_ms(const ngx_http_llm_ctx_t *ctx);
 
-/* llm_limit_zone, llm_limit, llm_limit_log_level's values, and merging */
+/* llm_limit_zone, llm_limit, what other directives' tables name; merging */
 
 char *ngx_http_llm_limit_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_llm_limit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-char *ngx_http_llm_limit_check_status(ngx_conf_t *cf, void *post, void *data);
 
 extern ngx_conf_enum_t  ngx_http_llm_limit_log_levels[];
+extern ngx_conf_post_t  ngx_http_llm_limit_status_post;
 
 void ngx_http_llm_limit_create_conf(ngx_http_llm_limit_conf_t *conf);
 char *ngx_http_llm_limit_merge_conf(ngx_conf_t *cf,

@@ -1,0 +1,73 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * Between the files of the limits room: what is wanted of the zones, and
+ * what was taken for a request.
+ */
+
+
+#ifndef _NGX_HTTP_LLM_CHARGE_H_INCLUDED_
+#define _NGX_HTTP_LLM_CHARGE_H_INCLUDED_
+
+
+#include "ngx_http_llm.h"
+
+
+/* one budget of the headers: that of the most constrained zone */
+
+typedef struct {
+    /* 0: no zone has such a budget */
+    int64_t                      limit;
+    int64_t                      remaining;
+    ngx_msec_t                   reset_ms;
+} ngx_http_llm_quota_t;
+
+
+typedef struct {
+    ngx_http_llm_limit_zone_t   *zone;
+    ngx_http_llm_hold_t         *hold;
+} ngx_http_llm_part_t;
+
+
+struct ngx_http_llm_charge_s {
+    ngx_http_llm_limit_status_e  status;
+
+    /* parts are held */
+    ngx_uint_t                   open;
+
+    /* the zone that decided: it rejected, or it has least left */
+    ngx_http_llm_zone_t         *zone;
+
+    /* weighted tokens, the most that any zone took */
+    int64_t                      reserved;
+
+    /* slept before the request was sent on */
+    ngx_msec_t                   wait_ms;
+
+    /* of a rejection: its status, and when to try again; 0: never */
+    ngx_uint_t                   reject_status;
+    ngx_msec_t                   retry_ms;
+
+    ngx_http_llm_quota_t         quotas[NGX_HTTP_LLM_BUDGETS];
+
+    ngx_uint_t                   nparts;
+    ngx_http_llm_part_t          parts[1];
+};
+
+
+/*
+ * Fills a take for each zone that applies here: those whose key is not empty
+ * and that have a rate.  takes has NGX_HTTP_LLM_MAX_ZONES.  NGX_OK, or
+ * NGX_ERROR, logged.
+ */
+
+ngx_int_t ngx_http_llm_limit_prepare(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_take_t *takes, ngx_uint_t *n);
+
+
+#endif /* _NGX_HTTP_LLM_CHARGE_H_INCLUDED_ */

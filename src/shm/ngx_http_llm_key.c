@@ -1,0 +1,282 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm_key.h"
+
+
+/* least recently used keys that are looked at for one with full budgets */
+#define NGX_HTTP_LLM_KEY_LOOK      8
+
+#define NGX_HTTP_LLM_KEY_QUIET_NS  ((int64_t) 60 * 1000 * 1000 * 1000)
+
+
+_Static_assert(sizeof(ngx_http_llm_key_t) <= NGX_HTTP_LLM_KEY_CHUNK
+               && sizeof(ngx_http_llm_key_t) > NGX_HTTP_LLM_KEY_CHUNK / 2,
+               "a key takes one chunk");
+
+
+static ngx_http_llm_key_t **ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone,
+    const u_char *digest);
+static ngx_int_t ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take,
+    int64_t now_ns);
+static ngx_int_t ngx_http_llm_key_idle(const ngx_http_llm_key_t *key,
+    int64_t now_ns);
+static void ngx_http_llm_key_note_locked(ngx_http_llm_take_t *take,
+    ngx_http_llm_zone_note_e note, int64_t now_ns);
+
+
+ngx_uint_t
+ngx_http_llm_key_slots(size_t zone_bytes)
+{
+    ngx_uint_t  n;
+
+    n = 1;
+
+    while (n * 2 * NGX_HTTP_LLM_KEY_CHUNK <= zone_bytes) {
+        n *= 2;
+    }
+
+    return n;
+}
+
+
+ngx_http_llm_key_t *
+ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone, const u_char *digest)
+{
+    ngx_http_llm_key_t  *key;
+
+    key = *ngx_http_llm_key_slot(zone, digest);
+
+    while (key
+           && ngx_memcmp(key->digest, digest, NGX_HTTP_LLM_KEY_DIGEST) != 0)
+    {
+        key = key->next;
+    }
+
+    return key;
+}
+
+
+/* digests are even: any part of them is a hash */
+
+static ngx_http_llm_key_t **
+ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone, const u_char *digest)
+{
+    uint32_t  start;
+
+    ngx_memcpy(&start, digest, sizeof(uint32_t));
+
+    return &zone->sh->slots[start & (zone->sh->nslots - 1)];
+}
+
+
+ngx_http_llm_key_t *
+ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take, int64_t now_ns)
+{
+    ngx_http_llm_key_t  *key, **slot;
+
+    key = ngx_http_llm_key_alloc_locked(take, sizeof(ngx_http_llm_key_t),
+                                        now_ns);
+    if (key == NULL) {
+        return NULL;
+    }
+
+    ngx_memzero(key, sizeof(ngx_http_llm_key_t));
+
+    ngx_memcpy(key->digest, take->digest, NGX_HTTP_LLM_KEY_DIGEST);
+
+    slot = ngx_http_llm_key_slot(take->zone, take->digest);
+
+    key->next = *slot;
+    *slot = key;
+
+    ngx_queue_insert_head(&take->zone->sh->lru, &key->queue);
+
+    return key;
+}
+
+
+void *
+ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take, size_t size,
+    int64_t now_ns)
+{
+    void  *p;
+
+    p = ngx_slab_alloc_locked(take->zone->shpool, size);
+
+    if (p == NULL && ngx_http_llm_key_evict_locked(take, now_ns) == NGX_OK) {
+        p = ngx_slab_alloc_locked(take->zone->shpool, size);
+    }
+
+    return p;
+}
+
+
+void
+ngx_http_llm_key_touch_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_key_t *key)
+{
+    if (key->holds == 0) {
+        ngx_queue_remove(&key->queue);
+        ngx_queue_insert_head(&zone->sh->lru, &key->queue);
+    }
+}
+
+
+void
+ngx_http_llm_key_hold_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_key_t *key)
+{
+    if (key->holds++ == 0) {
+        ngx_queue_remove(&key->queue);
+    }
+}
+
+
+void
+ngx_http_llm_key_release_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_key_t *key)
+{
+    if (--key->holds == 0) {
+        ngx_queue_insert_head(&zone->sh->lru, &key->queue);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take, int64_t now_ns)
+{
+    ngx_uint_t               i;
+    ngx_queue_t             *q;
+    ngx_http_llm_key_t      *key, *oldest, **slot;
+    ngx_http_llm_zone_sh_t  *sh;
+
+    sh = take->zone->sh;
+
+    if (ngx_queue_empty(&sh->lru)) {
+        ngx_http_llm_key_note_locked(take, NGX_HTTP_LLM_ZONE_FULL, now_ns);
+        return NGX_DECLINED;
+    }
+
+    q = ngx_queue_last(&sh->lru);
+    oldest = ngx_queue_data(q, ngx_http_llm_key_t, queue);
+    key = oldest;
+
+    for (i = 1; i < NGX_HTTP_LLM_KEY_LOOK; i++) {
+        if (ngx_http_llm_key_idle(key, now_ns)) {
+            break;
+        }
+
+        q = ngx_queue_prev(q);
+
+        if (q == ngx_queue_sentinel(&sh->lru)) {
+            break;
+        }
+
+        key = ngx_queue_data(q, ngx_http_llm_key_t, queue);
+    }
+
+    if (!ngx_http_llm_key_idle(key, now_ns)) {
+        key = oldest;
+        ngx_http_llm_key_note_locked(take, NGX_HTTP_LLM_ZONE_DROPPED, now_ns);
+    }
+
+    slot = ngx_http_llm_key_slot(take->zone, key->digest);
+
+    while (*slot != key) {
+        slot = &(*slot)->next;
+    }
+
+    *slot = key->next;
+
+    ngx_queue_remove(&key->queue);
+    ngx_slab_free_locked(take->zone->shpool, key);
+
+    return NGX_OK;
+}
+
+
+/* all its budgets are full: it differs from a new one by its means only */
+
+static ngx_int_t
+ngx_http_llm_key_idle(const ngx_http_llm_key_t *key, int64_t now_ns)
+{
+    ngx_uint_t  b;
+
+    for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
+        if (ngx_llm_bucket_full_in(&key->buckets[b], now_ns) > 0) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+static void
+ngx_http_llm_key_note_locked(ngx_http_llm_take_t *take,
+    ngx_http_llm_zone_note_e note, int64_t now_ns)
+{
+    ngx_http_llm_zone_sh_t  *sh;
+
+    sh = take->zone->sh;
+
+    if (sh->noted_ns == 0
+        || now_ns - sh->noted_ns >= NGX_HTTP_LLM_KEY_QUIET_NS)
+    {
+        sh->noted_ns = now_ns;
+        take->note = note;
+    }
+}
+
+
+int64_t
+ngx_http_llm_key_mean(const ngx_http_llm_key_t *key, uint32_t model)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < NGX_HTTP_LLM_KEY_MODELS; i++) {
+        if (key->means[i].model == model) {
+            return (key->means[i].mean_16 + 15) / 16;
+        }
+    }
+
+    return -1;
+}
+
+
+void
+ngx_http_llm_key_learn(ngx_http_llm_key_t *key, uint32_t model,
+    int64_t completion)
+{
+    int64_t              sample_16;
+    ngx_uint_t           i;
+    ngx_http_llm_mean_t  mean;
+
+    for (i = 0; i < NGX_HTTP_LLM_KEY_MODELS - 1; i++) {
+        if (key->means[i].model == model) {
+            break;
+        }
+    }
+
+    mean = key->means[i];
+    sample_16 = ngx_min(completion, UINT32_MAX / 16) * 16;
+
+    if (mean.model != model) {
+        mean.model = model;
+        mean.mean_16 = sample_16;
+
+    } else {
+        mean.mean_16 += (sample_16 - mean.mean_16) / 8;
+    }
+
+    for ( /* void */ ; i > 0; i--) {
+        key->means[i] = key->means[i - 1];
+    }
+
+    key->means[0] = mean;
+}

@@ -1,0 +1,116 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * The keys of a zone: finding them, making room for them, and what is
+ * learned of them.  For ngx_http_llm_zone.c only.
+ */
+
+
+#ifndef _NGX_HTTP_LLM_KEY_H_INCLUDED_
+#define _NGX_HTTP_LLM_KEY_H_INCLUDED_
+
+
+#include "ngx_http_llm_zone.h"
+
+
+/* of all that lies in a zone: keys, holds, and what holds them */
+#define NGX_HTTP_LLM_ZONE_VERSION  1
+
+/* models whose mean a key remembers */
+#define NGX_HTTP_LLM_KEY_MODELS    8
+
+/* the slab's chunk that a key and a hold both fit: one makes room for one */
+#define NGX_HTTP_LLM_KEY_CHUNK     128
+
+
+typedef struct {
+    /* hash of a model's name; 0: free */
+    uint32_t                model;
+
+    /* tokens of a completion scaled by 16 */
+    uint32_t                mean_16;
+} ngx_http_llm_mean_t;
+
+
+struct ngx_http_llm_key_s {
+    /* the next one in the same slot of the table */
+    ngx_http_llm_key_t     *next;
+
+    /* in the LRU, as long as there are no holds */
+    ngx_queue_t             queue;
+
+    u_char                  digest[NGX_HTTP_LLM_KEY_DIGEST];
+
+    uint32_t                holds;
+
+    ngx_llm_bucket_t        buckets[NGX_HTTP_LLM_BUDGETS];
+
+    /* the one learned last comes first */
+    ngx_http_llm_mean_t     means[NGX_HTTP_LLM_KEY_MODELS];
+};
+
+
+struct ngx_http_llm_zone_sh_s {
+    ngx_uint_t              version;
+
+    /* keys by the start of their digests; a power of two */
+    ngx_uint_t              nslots;
+    ngx_http_llm_key_t    **slots;
+
+    /* keys without holds, the most recently used one first */
+    ngx_queue_t             lru;
+
+    ngx_queue_t             holds;
+
+    /* when a note was given for the last time; 0: never */
+    int64_t                 noted_ns;
+};
+
+
+/* slots for as many keys as fit a zone of this size, roughly */
+
+ngx_uint_t ngx_http_llm_key_slots(size_t zone_bytes);
+
+/* NULL: there is no such key */
+
+ngx_http_llm_key_t *ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone,
+    const u_char *digest);
+
+/* NULL: the zone is full */
+
+ngx_http_llm_key_t *ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take,
+    int64_t now_ns);
+
+/* one chunk, if need be that of a key that is dropped */
+
+void *ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take, size_t size,
+    int64_t now_ns);
+
+/* is the most recently used one; a key with holds always is */
+
+void ngx_http_llm_key_touch_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_key_t *key);
+
+/* one hold more, one less: a key that has any is not dropped */
+
+void ngx_http_llm_key_hold_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_key_t *key);
+void ngx_http_llm_key_release_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_key_t *key);
+
+/* mean completion of a model in tokens, rounded up; -1: nothing learned */
+
+int64_t ngx_http_llm_key_mean(const ngx_http_llm_key_t *key, uint32_t model);
+
+/* a new answer has a weight of 1/8; the model learned longest ago goes */
+
+void ngx_http_llm_key_learn(ngx_http_llm_key_t *key, uint32_t model,
+    int64_t completion);
+
+
+#endif /* _NGX_HTTP_LLM_KEY_H_INCLUDED_ */

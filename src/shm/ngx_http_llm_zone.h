@@ -1,0 +1,175 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * The budgets of llm_limit_zone in shared memory: for each key two buckets,
+ * tokens and requests, what its models' answers taught, and the holds of its
+ * requests in flight.
+ *
+ * A key is known by the SHA-1 of its value and takes 128 bytes; a hold takes
+ * 128 more as long as its request lasts: some 7,700 of them in a megabyte.
+ * A key with holds is never dropped.  When the zone is full, a key whose
+ * budgets are full again goes first, then the least recently used one; when
+ * every key has holds, new keys and more holds are refused until a request
+ * ends.
+ */
+
+
+#ifndef _NGX_HTTP_LLM_ZONE_H_INCLUDED_
+#define _NGX_HTTP_LLM_ZONE_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+#include "ngx_llm_bucket.h"
+
+
+/* most zones that apply to one request */
+#define NGX_HTTP_LLM_MAX_ZONES   8
+
+#define NGX_HTTP_LLM_KEY_DIGEST  20
+
+
+/* the budgets of a key: indices */
+
+#define NGX_HTTP_LLM_TOKENS      0
+#define NGX_HTTP_LLM_REQUESTS    1
+#define NGX_HTTP_LLM_BUDGETS     2
+
+
+typedef struct ngx_http_llm_zone_sh_s  ngx_http_llm_zone_sh_t;
+typedef struct ngx_http_llm_key_s      ngx_http_llm_key_t;
+typedef struct ngx_http_llm_hold_s     ngx_http_llm_hold_t;
+
+
+/* a zone as one cycle sees it; the first member of shm_zone->data */
+
+typedef struct {
+    ngx_http_llm_zone_sh_t     *sh;
+    ngx_slab_pool_t            *shpool;
+    ngx_shm_zone_t             *shm_zone;
+
+    /* the key's expression: a reload may not change it */
+    ngx_str_t                   key;
+} ngx_http_llm_zone_t;
+
+
+/* what a zone that runs out of memory has to say, once a minute at most */
+
+typedef enum {
+    NGX_HTTP_LLM_ZONE_SILENT = 0,
+
+    /* a key was dropped before its budgets were full again */
+    NGX_HTTP_LLM_ZONE_DROPPED,
+
+    /* nothing could be dropped */
+    NGX_HTTP_LLM_ZONE_FULL
+} ngx_http_llm_zone_note_e;
+
+
+/* what one request wants of one zone, and what it gets; costs are weighted */
+
+typedef struct {
+    ngx_http_llm_zone_t        *zone;
+    u_char                      digest[NGX_HTTP_LLM_KEY_DIGEST];
+
+    /* hash of the model's name, not 0 */
+    uint32_t                    model;
+
+    /* tokens of 0: this budget does not apply */
+    ngx_llm_rate_t              rates[NGX_HTTP_LLM_BUDGETS];
+
+    const ngx_llm_weights_t    *weights;
+
+    /* prompt tokens */
+    int64_t                     prompt;
+
+    /*
+     * completion tokens to reserve; with use_mean only as long as this key
+     * has no mean of this model: then the mean, at most completion_max
+     */
+    int64_t                     completion;
+    int64_t                     completion_max;
+
+    /*
+     * weighted tokens that are asked for in so many words: if they exceed
+     * the burst nothing is taken; any other reserve is cut to the burst
+     */
+    int64_t                     need;
+
+    ngx_uint_t                  use_mean;
+
+    /* results: what is, or would have to be, taken of each budget */
+    int64_t                     costs[NGX_HTTP_LLM_BUDGETS];
+
+    /* nanoseconds until it is there, NGX_LLM_NEVER: it never is */
+    int64_t                     delay_ns[NGX_HTTP_LLM_BUDGETS];
+
+    /* afterwards: what is left, and nanoseconds until all is back */
+    int64_t                     level[NGX_HTTP_LLM_BUDGETS];
+    int64_t                     full_ns[NGX_HTTP_LLM_BUDGETS];
+
+    /* NULL: nothing was taken */
+    ngx_http_llm_hold_t        *hold;
+
+    /* valid as long as the zone is locked */
+    ngx_http_llm_key_t         *key;
+
+    ngx_http_llm_zone_note_e    note;
+
+    /* the zone is full: there is no other result then */
+    unsigned                    refused:1;
+} ngx_http_llm_take_t;
+
+
+/*
+ * The shared memory zone of this name, declared with size or used (0), known
+ * to be a zone of budgets; or NULL, logged.
+ */
+
+ngx_shm_zone_t *ngx_http_llm_zone_add(ngx_conf_t *cf, ngx_str_t *name,
+    size_t size);
+
+/* makes zone, which holds its key, what shm_zone stands for */
+
+void ngx_http_llm_zone_bind(ngx_shm_zone_t *shm_zone,
+    ngx_http_llm_zone_t *zone);
+
+/* the time of all buckets: monotonic, the same in all workers */
+
+int64_t ngx_http_llm_zone_now(void);
+
+/*
+ * Takes all costs of n different zones, or none: all zones are locked when
+ * it looks, and until it took.  NGX_OK, or NGX_BUSY: some take is refused or
+ * has a delay.
+ */
+
+ngx_int_t ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
+    int64_t now_ns);
+
+/*
+ * Ends a hold: costs is what it comes to in the end, more or less than what
+ * was taken, at the rates that were in force then.  completion is learned
+ * from unless negative.
+ */
+
+void ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_hold_t *hold, const int64_t *costs, int64_t completion,
+    int64_t now_ns);
+
+/*
+ * Gives back the holds that the process slot has, other than those of the
+ * process pid: it died.
+ */
+
+void ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_int_t slot,
+    ngx_pid_t pid, int64_t now_ns);
+
+
+#endif /* _NGX_HTTP_LLM_ZONE_H_INCLUDED_ */
