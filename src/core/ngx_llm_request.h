@@ -41,13 +41,12 @@ typedef struct {
     /*
      * offsets in the body for ngx_llm_request_ask_usage(); 0 is absent:
      * just behind stream_options' "{" (or its null), behind include_usage's
-     * value, and behind the document's last "}"
+     * value (false or null), and behind the document's last "}"
      */
     size_t                options_end;
     size_t                include_end;
     size_t                root_end;
     unsigned              options_null:1;
-    unsigned              options_empty:1;
     unsigned              include_null:1;
 
     /* text of the prompt: messages, system, input, tools' schemas.. */
@@ -60,10 +59,15 @@ typedef struct {
     /* messages, turns or input items: each costs some tokens of framing */
     uint32_t              messages;
 
+    /* tokens of the prompt that are given by their ids */
+    uint32_t              tokens;
+
     /*
-     * hash of model, system prompt, tools and everything up to the first
-     * user turn, that turn included: the same for all turns of one
-     * conversation; 0 when there is nothing to hash
+     * hash of model (unless the path names it), system prompt, tools and
+     * everything up to the first user turn, that turn included: the same for
+     * all turns of one conversation; 0 when there is no prompt.  Messages
+     * count by who says what in them, so that a client may move its cache
+     * marks or write a text as a list of one part.
      */
     uint64_t              prefix_hash;
 } ngx_llm_request_t;
@@ -75,7 +79,8 @@ typedef struct {
  * a key that decides (model, stream, max_tokens and its kind, n,
  * stream_options), one of a wrong type or out of range; NGX_LLM_TOO_LARGE
  * when nested too deep.  *request is defined, but not to be used, then.
- * max_output 0 and null are "not named" only where the vendor says so.
+ * A null is "not named", and so is a num_predict below 0; of several maxima
+ * the largest counts, 0 is one.
  */
 
 ngx_llm_rc_e ngx_llm_request_parse(ngx_llm_request_t *request,
@@ -95,7 +100,10 @@ ngx_llm_rc_e ngx_llm_request_parse(ngx_llm_request_t *request,
 size_t ngx_llm_request_ask_usage(const ngx_llm_request_t *request,
     const unsigned char *body, size_t len, unsigned char *out);
 
-/* tokens that images and audio parts and the messages' framing stand for */
+/*
+ * Tokens that images and audio parts, the messages' framing and tokens given
+ * by their ids stand for: what no ratio corrects.
+ */
 
 int64_t ngx_llm_request_part_tokens(const ngx_llm_request_t *request);
 
