@@ -27,7 +27,8 @@ export BUILD
 ccname  := $(notdir $(firstword $(CC)))
 bin     := $(BUILD)$(if $(filter gcc,$(ccname)),,/$(ccname))
 
-# SANITIZE=1 is set by "make asan"
+# SANITIZE=1 is set by "make asan", with clang: its runtime is one library
+# for both sanitizers, whose reports all go where they are looked for
 
 sanitize := -fsanitize=address,undefined -fno-omit-frame-pointer
 variant  := $(ccname)$(if $(SANITIZE),-asan)
@@ -45,6 +46,10 @@ out   := $(BUILD)
 src   := $(abspath $(BUILD))/nginx/usr/share/nginx/src
 NGINX ?= $(BUILD)/nginx/usr/sbin/nginx
 endif
+
+# nginx takes a variable of this name for the sockets of its predecessor
+
+unexport NGINX
 
 obj     := $(abspath $(out))/obj-$(variant)
 name    := ngx_http_llm_stream_module
@@ -253,35 +258,31 @@ docs:
 	@prove t/docs.t
 
 ##   suites    the Test::Nginx suites (T=t/x.t: only this one)
-suites_env = PERL5LIB=t/lib:$(BUILD)/test-nginx/usr/share/perl5 \
-             TEST_NGINX_BINARY=$(abspath $(NGINX)) \
+tests_env  = TEST_NGINX_BINARY=$(abspath $(NGINX)) \
              TEST_LLM_MODULE=$(abspath $(module)) \
+             TEST_LLM_SIM=$(abspath $(bin))/llm-sim \
              TEST_LLM_BUILD=$(abspath $(BUILD))
 
 .PHONY: suites
 suites: build tools
 	@tools/install-deps perl suites
 	@test -n "$(T)" || { echo "no suites"; exit 1; }
-	$(suites_env) prove $(T)
+	$(tests_env) prove -It/lib $(T)
 
 ##   asan      build/asan/ngx_http_llm_stream_module.so, with ASan and
 ##             UBSan, and the suites run with it
 .PHONY: asan
-asan: tools
-	@tools/install-deps perl suites
-	@$(MAKE) CC=gcc SANITIZE=1 build
+asan:
+	@tools/install-deps clang
+	@$(MAKE) CC=clang SANITIZE=1 build
 	@t/asan-run $(abspath $(out))/asan $(abspath $(NGINX)) \
-	    $(MAKE) CC=gcc SANITIZE=1 suites
+	    $(MAKE) CC=clang SANITIZE=1 suites
 
 ##   clients   the real clients (npm), t/clients
 .PHONY: clients
 clients: build tools
 	@tools/install-deps clients
-	cd t/clients; \
-	TEST_NGINX_BINARY=$(abspath $(NGINX)) \
-	TEST_LLM_MODULE=$(abspath $(module)) \
-	TEST_LLM_BUILD=$(abspath $(BUILD)) \
-	npm test
+	cd t/clients; $(tests_env) npm test
 
 # warnings are errors: everything once more, with the other compiler
 
@@ -305,7 +306,7 @@ test:
 .PHONY: run
 run: build tools
 	@tools/install-deps run
-	@tools/run '$(NGINX)' '$(module)' '$(PORT)' '$(ONCE)'
+	@tools/run '$(NGINX)' '$(module)' '$(bin)/llm-sim' '$(PORT)' '$(ONCE)'
 
 .PHONY: run-once
 run-once:

@@ -117,6 +117,10 @@ BEGIN {
         die "no $file: run 'make build' first\n" unless -e $file;
     }
 
+    # nginx takes it for the sockets of its predecessor
+
+    delete $ENV{NGINX};
+
     $ENV{TEST_NGINX_LOAD_MODULES} = $ENV{TEST_LLM_MODULE};
 
     # workers and a master, as in real life
@@ -224,7 +228,7 @@ sub sim_start {
 
     return if defined $SimPid;
 
-    @args = ("$Build/llm-sim",
+    @args = ($ENV{TEST_LLM_SIM} || "$Build/llm-sim",
              (map { ('--listen', '127.0.0.1:' . sim_port($_)) }
                   1 .. $Servers),
              @SimOptions);
