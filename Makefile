@@ -69,6 +69,10 @@ flags   := --with-compat --with-debug --with-threads --with-pcre-jit \
 cc_opt  := -O2 -g -fPIC $(if $(SANITIZE),-O1 $(sanitize))
 ld_opt  := -fPIC $(if $(SANITIZE),$(sanitize))
 
+# V=1 shows the commands in full
+
+say      = $(if $(V),,@echo '$(1)';)
+
 locked   = flock $(BUILD)/.lock $(MAKE)
 
 
@@ -167,14 +171,14 @@ tools-locked: $(addprefix $(bin)/,$(tool_names))
 
 $(bin)/obj/tools/%.o: tools/%.c
 	@mkdir -p $(@D)
-	$(CC) $(tool_flags) -MMD -MP -c -o $@ $<
+	$(call say,$(ccname) $<)$(CC) $(tool_flags) -MMD -MP -c -o $@ $<
 
 tool_objs = $(patsubst %.c,$(bin)/obj/%.o,$(sort \
             $(wildcard tools/$(1)/*.c) $(wildcard tools/common/*.c)))
 
 define tool
 $(bin)/$(1): $(call tool_objs,$(1))
-	$$(CC) -o $$@ $$^ -lyajl -lm
+	$$(call say,link $$@)$$(CC) -o $$@ $$^ -lyajl -lm
 endef
 
 $(foreach t,$(tool_names),$(eval $(call tool,$(t))))
@@ -196,21 +200,21 @@ unit: deps-build
 	@tools/install-deps perl
 	@$(locked) unit-locked
 	@test -n "$(unit_tests)" || { echo "no unit tests"; exit 1; }
-	prove --exec '' $(unit_tests)
+	@prove --exec '' $(unit_tests)
 
 unit-locked: $(unit_tests)
 	@:
 
 $(bin)/unit/core/%.o: src/core/%.c
 	@mkdir -p $(@D)
-	$(CC) $(unit_flags) -MMD -MP -c -o $@ $<
+	$(call say,$(ccname) $<)$(CC) $(unit_flags) -MMD -MP -c -o $@ $<
 
 $(bin)/unit/test_%.o: t/unit/test_%.c
 	@mkdir -p $(@D)
-	$(CC) $(unit_flags) -MMD -MP -c -o $@ $<
+	$(call say,$(ccname) $<)$(CC) $(unit_flags) -MMD -MP -c -o $@ $<
 
 $(bin)/unit/test_%: $(bin)/unit/test_%.o $(unit_core)
-	$(CC) $(core_san) -o $@ $^ -lyajl -lm
+	$(call say,link $@)$(CC) $(core_san) -o $@ $^ -lyajl -lm
 
 ##   fuzz      each parser's fuzzer, FUZZ_SECONDS=60 each
 fuzz_flags  := -O1 -g $(core_warn) -Isrc/core -It/fuzz
@@ -233,14 +237,17 @@ fuzz-locked: $(fuzz_bins)
 
 $(BUILD)/fuzz/core/%.o: src/core/%.c
 	@mkdir -p $(@D)
-	clang $(fuzz_flags) $(core_san),fuzzer-no-link -MMD -MP -c -o $@ $<
+	$(call say,clang $<)clang $(fuzz_flags) $(core_san),fuzzer-no-link \
+	    -MMD -MP -c -o $@ $<
 
 $(BUILD)/fuzz/fuzz_%.o: t/fuzz/fuzz_%.c
 	@mkdir -p $(@D)
-	clang $(fuzz_flags) $(core_san),fuzzer-no-link -MMD -MP -c -o $@ $<
+	$(call say,clang $<)clang $(fuzz_flags) $(core_san),fuzzer-no-link \
+	    -MMD -MP -c -o $@ $<
 
 $(BUILD)/fuzz/fuzz_%: $(BUILD)/fuzz/fuzz_%.o $(fuzz_core)
-	clang $(core_san) -fsanitize=fuzzer -o $@ $^ -lyajl -lm
+	$(call say,link $@)clang $(core_san) -fsanitize=fuzzer \
+	    -o $@ $^ -lyajl -lm
 
 
 # ---- tests ----------------------------------------------------------------
@@ -267,7 +274,7 @@ tests_env  = TEST_NGINX_BINARY=$(abspath $(NGINX)) \
 suites: build tools
 	@tools/install-deps perl suites
 	@test -n "$(T)" || { echo "no suites"; exit 1; }
-	$(tests_env) prove -It/lib $(T)
+	@$(tests_env) prove -It/lib $(T)
 
 ##   asan      build/asan/ngx_http_llm_stream_module.so, with ASan and
 ##             UBSan, and the suites run with it
@@ -282,7 +289,7 @@ asan:
 .PHONY: clients
 clients: build tools
 	@tools/install-deps clients
-	cd t/clients; $(tests_env) npm test
+	@cd t/clients; $(tests_env) npm test
 
 # warnings are errors: everything once more, with the other compiler
 
