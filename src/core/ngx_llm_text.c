@@ -30,27 +30,14 @@ typedef unsigned char  ngx_llm_text_vector_t
     __attribute__((vector_size(NGX_LLM_TEXT_VECTOR)));
 
 
-/* what is counted; the classes follow from it */
-
-typedef enum {
-    NGX_LLM_TEXT_N_LETTER = 0,
-    NGX_LLM_TEXT_N_DIGIT,
-    NGX_LLM_TEXT_N_PUNCT,
-    NGX_LLM_TEXT_N_CONTROL,     /* white space and control characters */
-    NGX_LLM_TEXT_N_LEAD2,       /* the first byte of two .. */
-    NGX_LLM_TEXT_N_LEAD3,       /* .. and of three */
-    NGX_LLM_TEXT_N_HIGH,        /* any other byte that is not ASCII */
-    NGX_LLM_TEXT_N_JOINED,      /* a space that something else follows */
-    NGX_LLM_TEXT_NS
-} ngx_llm_text_n_e;
-
-
 /* bytes that are not ASCII; their characters may lie across two vectors */
 
 typedef struct {
+    uint64_t  bytes;
+
+    /* first bytes of two and of three among them */
     uint64_t  lead2;
     uint64_t  lead3;
-    uint64_t  rest;
 } ngx_llm_text_wide_t;
 
 
@@ -63,23 +50,28 @@ static void ngx_llm_text_wide(ngx_llm_text_t *text,
     const ngx_llm_text_wide_t *wide);
 
 
+/* counters of one byte each; the first four are the classes of ASCII */
+
+#define NGX_LLM_TEXT_LEAD2  4
+#define NGX_LLM_TEXT_LEAD3  5
+#define NGX_LLM_TEXT_HIGH   6
+
 #define ngx_llm_text_lane(n)             ((uint64_t) 1 << ((n) * 8))
 #define ngx_llm_text_counted(n, counts)  (((counts) >> ((n) * 8)) & 0xff)
 
 static const uint64_t  ngx_llm_text_lanes[256] = {
-    [0 ... ' '] = ngx_llm_text_lane(NGX_LLM_TEXT_N_CONTROL),
-    ['!' ... '/'] = ngx_llm_text_lane(NGX_LLM_TEXT_N_PUNCT),
-    ['0' ... '9'] = ngx_llm_text_lane(NGX_LLM_TEXT_N_DIGIT),
-    [':' ... '@'] = ngx_llm_text_lane(NGX_LLM_TEXT_N_PUNCT),
-    ['A' ... 'Z'] = ngx_llm_text_lane(NGX_LLM_TEXT_N_LETTER),
-    ['[' ... '`'] = ngx_llm_text_lane(NGX_LLM_TEXT_N_PUNCT),
-    ['a' ... 'z'] = ngx_llm_text_lane(NGX_LLM_TEXT_N_LETTER),
-    ['{' ... '~'] = ngx_llm_text_lane(NGX_LLM_TEXT_N_PUNCT),
-    [0x7f] = ngx_llm_text_lane(NGX_LLM_TEXT_N_CONTROL),
-    [0x80 ... 0xc1] = ngx_llm_text_lane(NGX_LLM_TEXT_N_HIGH),
-    [0xc2 ... 0xdf] = ngx_llm_text_lane(NGX_LLM_TEXT_N_LEAD2),
-    [0xe0 ... 0xef] = ngx_llm_text_lane(NGX_LLM_TEXT_N_LEAD3),
-    [0xf0 ... 0xff] = ngx_llm_text_lane(NGX_LLM_TEXT_N_HIGH)
+    [0 ... ' '] = ngx_llm_text_lane(NGX_LLM_TEXT_SPACE),
+    ['!' ... '/'] = ngx_llm_text_lane(NGX_LLM_TEXT_PUNCT),
+    ['0' ... '9'] = ngx_llm_text_lane(NGX_LLM_TEXT_DIGIT),
+    [':' ... '@'] = ngx_llm_text_lane(NGX_LLM_TEXT_PUNCT),
+    ['A' ... 'Z'] = ngx_llm_text_lane(NGX_LLM_TEXT_WORD),
+    ['[' ... '`'] = ngx_llm_text_lane(NGX_LLM_TEXT_PUNCT),
+    ['a' ... 'z'] = ngx_llm_text_lane(NGX_LLM_TEXT_WORD),
+    ['{' ... 0x7f] = ngx_llm_text_lane(NGX_LLM_TEXT_PUNCT),
+    [0x80 ... 0xc1] = ngx_llm_text_lane(NGX_LLM_TEXT_HIGH),
+    [0xc2 ... 0xdf] = ngx_llm_text_lane(NGX_LLM_TEXT_LEAD2),
+    [0xe0 ... 0xef] = ngx_llm_text_lane(NGX_LLM_TEXT_LEAD3),
+    [0xf0 ... 0xff] = ngx_llm_text_lane(NGX_LLM_TEXT_HIGH)
 };
 
 
@@ -89,9 +81,9 @@ ngx_llm_text_add(ngx_llm_text_t *text, const unsigned char *p, size_t len)
     size_t               n;
     ngx_llm_text_wide_t  wide;
 
+    wide.bytes = 0;
     wide.lead2 = 0;
     wide.lead3 = 0;
-    wide.rest = 0;
 
     while (len >= NGX_LLM_TEXT_LONG) {
         n = ngx_llm_text_vectors(text, &wide, p, len);
@@ -101,7 +93,7 @@ ngx_llm_text_add(ngx_llm_text_t *text, const unsigned char *p, size_t len)
 
     ngx_llm_text_short(text, &wide, p, len);
 
-    if (wide.lead2 + wide.lead3 + wide.rest != 0) {
+    if (wide.bytes != 0) {
         ngx_llm_text_wide(text, &wide);
     }
 }
@@ -129,15 +121,21 @@ static size_t
 ngx_llm_text_vectors(ngx_llm_text_t *text, ngx_llm_text_wide_t *wide,
     const unsigned char *p, size_t len)
 {
-    size_t                 done, i, rounds;
-    uint64_t               n[NGX_LLM_TEXT_NS];
-    ngx_llm_text_vector_t  c, counters[NGX_LLM_TEXT_NS], flips, next;
+    size_t                 done, rounds;
+    uint64_t               ascii, spaces, words;
+    ngx_llm_text_vector_t  c, next;
+    ngx_llm_text_vector_t  control, digit, flip, high, joined, lead2, lead3,
+                           letter;
 
-    for (i = 0; i < NGX_LLM_TEXT_NS; i++) {
-        counters[i] = (ngx_llm_text_vector_t) { 0 };
-    }
+    letter = (ngx_llm_text_vector_t) { 0 };
+    digit = letter;
+    control = letter;
+    high = letter;
+    lead2 = letter;
+    lead3 = letter;
+    joined = letter;
+    flip = letter;
 
-    flips = (ngx_llm_text_vector_t) { 0 };
     done = 0;
 
     /* a comparison that holds is -1; a difference below 0 is a large number */
@@ -151,39 +149,33 @@ ngx_llm_text_vectors(ngx_llm_text_t *text, ngx_llm_text_wide_t *wide,
         memcpy(&c, p + done, NGX_LLM_TEXT_VECTOR);
         memcpy(&next, p + done + 1, NGX_LLM_TEXT_VECTOR);
 
-        counters[NGX_LLM_TEXT_N_LETTER] -= (c | 0x20) - 'a' < 26;
-        counters[NGX_LLM_TEXT_N_DIGIT] -= c - '0' < 10;
-        counters[NGX_LLM_TEXT_N_CONTROL] -= (c <= ' ') | (c == 0x7f);
-        counters[NGX_LLM_TEXT_N_LEAD2] -= c - 0xc2 < 30;
-        counters[NGX_LLM_TEXT_N_LEAD3] -= (c & 0xf0) == 0xe0;
-        counters[NGX_LLM_TEXT_N_HIGH] -= (c - 0x80 < 66) | (c >= 0xf0);
-        counters[NGX_LLM_TEXT_N_JOINED] -= (c == ' ') & (next > ' ');
-        flips -= (c - 'a' < 26) & (next - 'A' < 26);
+        letter -= (c | 0x20) - 'a' < 26;
+        digit -= c - '0' < 10;
+        control -= c <= ' ';
+        high -= c >= 0x80;
+        lead2 -= c - 0xc2 < 30;
+        lead3 -= (c & 0xf0) == 0xe0;
+        joined -= (c == ' ') & (next > ' ');
+        flip -= (c - 'a' < 26) & (next - 'A' < 26);
 
         done += NGX_LLM_TEXT_VECTOR;
     }
 
-    for (i = 0; i < NGX_LLM_TEXT_NS; i++) {
-        n[i] = ngx_llm_text_sum(&counters[i]);
-    }
+    ascii = done - ngx_llm_text_sum(&high);
+    words = ngx_llm_text_sum(&letter);
+    spaces = ngx_llm_text_sum(&control);
 
-    text->bytes[NGX_LLM_TEXT_WORD] += n[NGX_LLM_TEXT_N_LETTER]
-                                      + n[NGX_LLM_TEXT_N_JOINED];
-    text->bytes[NGX_LLM_TEXT_DIGIT] += n[NGX_LLM_TEXT_N_DIGIT];
-    text->bytes[NGX_LLM_TEXT_PUNCT] += done - n[NGX_LLM_TEXT_N_LETTER]
-                                       - n[NGX_LLM_TEXT_N_DIGIT]
-                                       - n[NGX_LLM_TEXT_N_CONTROL]
-                                       - n[NGX_LLM_TEXT_N_LEAD2]
-                                       - n[NGX_LLM_TEXT_N_LEAD3]
-                                       - n[NGX_LLM_TEXT_N_HIGH];
-    text->bytes[NGX_LLM_TEXT_SPACE] += n[NGX_LLM_TEXT_N_CONTROL]
-                                       - n[NGX_LLM_TEXT_N_JOINED];
+    text->bytes[NGX_LLM_TEXT_WORD] += words + ngx_llm_text_sum(&joined);
+    text->bytes[NGX_LLM_TEXT_DIGIT] += ngx_llm_text_sum(&digit);
+    text->bytes[NGX_LLM_TEXT_PUNCT] += ascii - words - spaces
+                                       - ngx_llm_text_sum(&digit);
+    text->bytes[NGX_LLM_TEXT_SPACE] += spaces - ngx_llm_text_sum(&joined);
 
-    text->flips += ngx_llm_text_sum(&flips);
+    text->flips += ngx_llm_text_sum(&flip);
 
-    wide->lead2 += n[NGX_LLM_TEXT_N_LEAD2];
-    wide->lead3 += n[NGX_LLM_TEXT_N_LEAD3];
-    wide->rest += n[NGX_LLM_TEXT_N_HIGH];
+    wide->bytes += done - ascii;
+    wide->lead2 += ngx_llm_text_sum(&lead2);
+    wide->lead3 += ngx_llm_text_sum(&lead3);
 
     return done;
 }
@@ -214,7 +206,7 @@ ngx_llm_text_short(ngx_llm_text_t *text, ngx_llm_text_wide_t *wide,
     const unsigned char *p, size_t len)
 {
     size_t    i, joined;
-    uint64_t  counts;
+    uint64_t  counts, lead2, lead3;
 
     counts = 0;
     joined = 0;
@@ -227,19 +219,24 @@ ngx_llm_text_short(ngx_llm_text_t *text, ngx_llm_text_wide_t *wide,
         }
     }
 
-    text->bytes[NGX_LLM_TEXT_WORD] +=
-                  ngx_llm_text_counted(NGX_LLM_TEXT_N_LETTER, counts) + joined;
-    text->bytes[NGX_LLM_TEXT_DIGIT] +=
-                  ngx_llm_text_counted(NGX_LLM_TEXT_N_DIGIT, counts);
-    text->bytes[NGX_LLM_TEXT_PUNCT] +=
-                  ngx_llm_text_counted(NGX_LLM_TEXT_N_PUNCT, counts);
-    text->bytes[NGX_LLM_TEXT_SPACE] +=
-                  ngx_llm_text_counted(NGX_LLM_TEXT_N_CONTROL, counts)
-                  - joined;
+    for (i = 0; i < NGX_LLM_TEXT_LEAD2; i++) {
+        text->bytes[i] += ngx_llm_text_counted(i, counts);
+    }
 
-    wide->lead2 += ngx_llm_text_counted(NGX_LLM_TEXT_N_LEAD2, counts);
-    wide->lead3 += ngx_llm_text_counted(NGX_LLM_TEXT_N_LEAD3, counts);
-    wide->rest += ngx_llm_text_counted(NGX_LLM_TEXT_N_HIGH, counts);
+    text->bytes[NGX_LLM_TEXT_WORD] += joined;
+    text->bytes[NGX_LLM_TEXT_SPACE] -= joined;
+
+    if (counts < ngx_llm_text_lane(NGX_LLM_TEXT_LEAD2)) {
+        return;
+    }
+
+    lead2 = ngx_llm_text_counted(NGX_LLM_TEXT_LEAD2, counts);
+    lead3 = ngx_llm_text_counted(NGX_LLM_TEXT_LEAD3, counts);
+
+    wide->bytes += lead2 + lead3
+                   + ngx_llm_text_counted(NGX_LLM_TEXT_HIGH, counts);
+    wide->lead2 += lead2;
+    wide->lead3 += lead3;
 }
 
 
@@ -250,7 +247,7 @@ ngx_llm_text_wide(ngx_llm_text_t *text, const ngx_llm_text_wide_t *wide)
 {
     uint64_t  bytes, cjk, latin;
 
-    bytes = wide->lead2 + wide->lead3 + wide->rest;
+    bytes = wide->bytes;
 
     latin = (wide->lead2 * 2 < bytes) ? wide->lead2 * 2 : bytes;
     bytes -= latin;
