@@ -16,7 +16,7 @@
 
 
 #include "ngx_llm_dialect.h"
-#include "ngx_llm_text.h"
+#include "ngx_llm_shape.h"
 
 
 /*
@@ -40,13 +40,17 @@ typedef struct {
 #define NGX_LLM_EV_DATA       0x0001  /* it carries data: it is counted */
 #define NGX_LLM_EV_CONTENT    0x0002  /* text, reasoning, tool arguments.. */
 #define NGX_LLM_EV_USAGE      0x0004  /* it reports usage */
-#define NGX_LLM_EV_ONLY_USAGE 0x0008  /* and nothing else: the extra event
-                                         of include_usage (empty choices) */
+#define NGX_LLM_EV_ONLY_USAGE 0x0008  /* the extra event of include_usage: a
+                                         usage object, empty choices */
 #define NGX_LLM_EV_FINISH     0x0010  /* a finish reason */
 #define NGX_LLM_EV_FILTER     0x0020  /* .. that is a content filter's */
 #define NGX_LLM_EV_ERROR      0x0040  /* an in-band error */
 #define NGX_LLM_EV_END        0x0080  /* the terminal marker */
 #define NGX_LLM_EV_UNREAD     0x0100  /* over the cap or no JSON: not read */
+
+
+/* the counts as upstream names them, in the order of NGX_LLM_ANS_PROMPT.. */
+#define NGX_LLM_ANSWER_COUNTS  6
 
 
 /*
@@ -60,6 +64,9 @@ typedef struct {
 
     ngx_llm_usage_t       usage;
 
+    /* what usage is made of; -1 where nothing was reported */
+    int64_t               counts[NGX_LLM_ANSWER_COUNTS];
+
     /* events with data, and those of them with content */
     uint64_t              events;
     uint64_t              content_events;
@@ -72,7 +79,10 @@ typedef struct {
     uint16_t              finish_len;
     uint16_t              error_len;
 
-    /* an error's own HTTP status as it states or its type implies, or 0 */
+    /*
+     * an error's own HTTP status as it states or its type implies, or 0;
+     * upstream's own, 529 included
+     */
     uint16_t              error_status;
 
     /* all NGX_LLM_EV_* bits seen so far */
@@ -84,13 +94,8 @@ typedef struct {
     /* the error's type or code */
     unsigned char         error[NGX_LLM_MAX_ERROR];
 
-    /*
-     * The frame of the last content event: an event that differs from it in
-     * nothing but its text needs no parse.  See ngx_llm_answer.c.
-     */
-    uint16_t              prefix_len;
-    uint16_t              suffix_len;
-    unsigned char         shape[512];
+    /* of the last event with content and nothing else */
+    ngx_llm_shape_t       shape;
 } ngx_llm_answer_t;
 
 
@@ -98,15 +103,30 @@ void ngx_llm_answer_init(ngx_llm_answer_t *answer, const ngx_llm_api_t *api);
 
 /*
  * Reads one whole event (as ngx_llm_frame_next() delimited it) and returns
- * its NGX_LLM_EV_* bits.  scratch is used for joined data lines and by the
- * parser; an event that is no valid JSON or too large is NGX_LLM_EV_UNREAD,
- * never an error: it is counted and passes.
+ * its NGX_LLM_EV_* bits; 0 for one without data.  scratch is used for joined
+ * data lines and by the parser; an event that is no valid JSON or too large
+ * is NGX_LLM_EV_UNREAD: it is counted and passes.
  */
 
 unsigned ngx_llm_answer_event(ngx_llm_answer_t *answer,
     const unsigned char *event, size_t len, ngx_llm_scratch_t *scratch);
 
-/* the same for a whole answer that is not streamed */
+/*
+ * The short way for what a stream mostly consists of.  Where the frame stands
+ * between two events and p[0..len) starts with one that differs from an
+ * earlier one in nothing but its text: does what ngx_llm_frame_next() and
+ * ngx_llm_answer_event() would do, which is NGX_LLM_EV_DATA and
+ * NGX_LLM_EV_CONTENT, and returns its length.  Otherwise 0: nothing was done.
+ * All events of the answer have to come from this frame.
+ */
+
+size_t ngx_llm_answer_next(ngx_llm_answer_t *answer,
+    const ngx_llm_frame_t *frame, const unsigned char *p, size_t len);
+
+/*
+ * As ngx_llm_answer_event() for a whole answer that is not streamed, or for an error's body:
+ * NGX_LLM_EV_END says that it was read, and no events are counted.
+ */
 
 unsigned ngx_llm_answer_body(ngx_llm_answer_t *answer,
     const unsigned char *body, size_t len, ngx_llm_scratch_t *scratch);

@@ -305,6 +305,19 @@ extern const ngx_llm_api_t  ngx_llm_api_any;
 
 extern const ngx_llm_fault_t  ngx_llm_openai_faults[];
 
+/* whether text is that word */
+
+int ngx_llm_word_is(const char *word, ngx_llm_str_t text);
+
+/*
+ * The HTTP status of an error: its code where that is one, otherwise what
+ * code or type imply; 0 when they say nothing.
+ */
+
+unsigned ngx_llm_api_status(const ngx_llm_api_t *api, ngx_llm_str_t type,
+    ngx_llm_str_t code);
+
+
 /* the error event that OpenAI's, Anthropic's and Vercel's clients raise */
 
 #define NGX_LLM_ERROR_EVENT                                                   \

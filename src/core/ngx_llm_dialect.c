@@ -327,3 +327,14 @@ ngx_llm_dialect_match(const ngx_llm_api_t *api, ngx_llm_str_t path)
 
     return NULL;
 }
+
+
+int
+ngx_llm_word_is(const char *word, ngx_llm_str_t text)
+{
+    size_t  len;
+
+    len = strlen(word);
+
+    return text.len == len && memcmp(text.data, word, len) == 0;
+}

@@ -6,7 +6,8 @@
 
 
 /*
- * Errors as each API writes them, by the templates of its table.
+ * Errors as each API writes them, by the templates of its table, and the HTTP
+ * status that stands for one that an API wrote.
  */
 
 
@@ -26,6 +27,49 @@ static const unsigned  ngx_llm_error_statuses[] = {
 };
 
 
+/*
+ * Types and codes of OpenAI, Anthropic and who takes after them: of the same
+ * name they mean the same.
+ */
+
+static const ngx_llm_status_t  ngx_llm_error_words[] = {
+    { "invalid_request_error", 400 },
+    { "invalid_prompt", 400 },
+    { "context_length_exceeded", 400 },
+    { "BadRequestError", 400 },
+    { "authentication_error", 401 },
+    { "invalid_api_key", 401 },
+    { "AuthenticationError", 401 },
+    { "billing_error", 402 },
+    { "permission_error", 403 },
+    { "PermissionDeniedError", 403 },
+    { "not_found_error", 404 },
+    { "model_not_found", 404 },
+    { "NotFoundError", 404 },
+    { "request_too_large", 413 },
+    { "rate_limit_error", 429 },
+    { "rate_limit_exceeded", 429 },
+    { "insufficient_quota", 429 },
+    { "tokens", 429 },
+    { "requests", 429 },
+    { "RateLimitError", 429 },
+    { "server_error", 500 },
+    { "api_error", 500 },
+    { "internal_error", 500 },
+    { "internal_server_error", 500 },
+    { "InternalServerError", 500 },
+    { "upstream_error", 502 },
+    { "overloaded", 503 },
+    { "service_unavailable", 503 },
+    { "service_unavailable_error", 503 },
+    { "ServiceUnavailableError", 503 },
+    { "timeout", 504 },
+    { "timeout_error", 504 },
+    { "overloaded_error", 529 },
+    { NULL, 0 }
+};
+
+
 typedef struct {
     unsigned char         *pos;
     unsigned char         *last;
@@ -42,6 +86,8 @@ static void ngx_llm_error_put(ngx_llm_error_out_t *out, const void *p,
     size_t len);
 static void ngx_llm_error_put_number(ngx_llm_error_out_t *out,
     unsigned number);
+static unsigned ngx_llm_error_lookup(const ngx_llm_status_t *words,
+    ngx_llm_str_t text);
 
 
 size_t
@@ -155,4 +201,57 @@ ngx_llm_error_put_number(ngx_llm_error_out_t *out, unsigned number)
     } while (number != 0);
 
     ngx_llm_error_put(out, p, digits + sizeof(digits) - p);
+}
+
+
+unsigned
+ngx_llm_api_status(const ngx_llm_api_t *api, ngx_llm_str_t type,
+    ngx_llm_str_t code)
+{
+    int64_t   number;
+    unsigned  status;
+
+    if (ngx_llm_json_count(code, &number) == NGX_LLM_OK
+        && number >= 400 && number <= 599)
+    {
+        return number;
+    }
+
+    /* the code says more: an invalid_request_error may be model_not_found */
+
+    status = ngx_llm_error_lookup(api->statuses, code);
+
+    if (status == 0) {
+        status = ngx_llm_error_lookup(ngx_llm_error_words, code);
+    }
+
+    if (status == 0) {
+        status = ngx_llm_error_lookup(api->statuses, type);
+    }
+
+    if (status == 0) {
+        status = ngx_llm_error_lookup(ngx_llm_error_words, type);
+    }
+
+    return status;
+}
+
+
+static unsigned
+ngx_llm_error_lookup(const ngx_llm_status_t *words, ngx_llm_str_t text)
+{
+    if (words == NULL) {
+        return 0;
+    }
+
+    while (words->word != NULL) {
+
+        if (ngx_llm_word_is(words->word, text)) {
+            return words->status;
+        }
+
+        words++;
+    }
+
+    return 0;
 }

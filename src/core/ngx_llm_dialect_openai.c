@@ -34,23 +34,6 @@
     "\"error\":{\"type\":\"%t\",\"message\":\"%m\",\"code\":\"%c\"}}\n\n"
 
 
-/* tool_calls is today's form, function_call yesterday's; audio is base64 */
-
-#define NGX_LLM_OPENAI_MESSAGE_ROWS(at)                                       \
-    { at ".content", NGX_LLM_ANS_CONTENT },                                   \
-    { at ".content[].text", NGX_LLM_ANS_CONTENT },                            \
-    { at ".reasoning_content", NGX_LLM_ANS_CONTENT },                         \
-    { at ".reasoning", NGX_LLM_ANS_CONTENT },                                 \
-    { at ".refusal", NGX_LLM_ANS_CONTENT },                                   \
-    { at ".tool_calls[].function.name", NGX_LLM_ANS_CONTENT },                \
-    { at ".tool_calls[].function.arguments", NGX_LLM_ANS_CONTENT },           \
-    { at ".tool_calls[].custom.name", NGX_LLM_ANS_CONTENT },                  \
-    { at ".tool_calls[].custom.input", NGX_LLM_ANS_CONTENT },                 \
-    { at ".function_call.name", NGX_LLM_ANS_CONTENT },                        \
-    { at ".function_call.arguments", NGX_LLM_ANS_CONTENT },                   \
-    { at ".audio.transcript", NGX_LLM_ANS_CONTENT },                          \
-    { at ".audio.data", NGX_LLM_ANS_PAYLOAD }
-
 /* old vLLM: {"object":"error","type":..,"code":..} */
 
 #define NGX_LLM_OPENAI_CHOICES_ROWS                                           \
@@ -125,10 +108,27 @@ static const ngx_llm_json_row_t  ngx_llm_openai_chat_request[] = {
 };
 
 
+/*
+ * The "*" is delta or message; no other object of a choice has strings of
+ * these names.  tool_calls is today's form, function_call yesterday's; audio
+ * is base64.
+ */
+
 static const ngx_llm_json_row_t  ngx_llm_openai_chat_answer[] = {
     NGX_LLM_OPENAI_CHOICES_ROWS,
-    NGX_LLM_OPENAI_MESSAGE_ROWS("choices[].delta"),
-    NGX_LLM_OPENAI_MESSAGE_ROWS("choices[].message"),
+    { "choices[].*.content", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.content[].text", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.reasoning_content", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.reasoning", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.refusal", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.tool_calls[].function.name", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.tool_calls[].function.arguments", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.tool_calls[].custom.name", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.tool_calls[].custom.input", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.function_call.name", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.function_call.arguments", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.audio.transcript", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.audio.data", NGX_LLM_ANS_PAYLOAD },
     NGX_LLM_ANS_OPENAI_USAGE_ROWS,
     NGX_LLM_ANS_ERROR_ROWS
 };

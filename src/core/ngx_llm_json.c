@@ -14,9 +14,10 @@
 #include "ngx_llm_utf8.h"
 
 
-/* what ngx_llm_json_descend() returns where it is no number of bytes */
-#define NGX_LLM_JSON_STOP  -1
-#define NGX_LLM_JSON_DEEP  -2
+/* rows are sorted into so many groups by the first byte of their next key */
+#define NGX_LLM_JSON_GROUPS  16
+
+#define ngx_llm_json_group(ch)  ((unsigned char) (ch) % NGX_LLM_JSON_GROUPS)
 
 
 /* one open container; only the entries of at[] whose row is live are set */
@@ -30,6 +31,10 @@ typedef struct {
 
     /* rows that match the container itself: they are told of its end */
     uint64_t              hit;
+
+    /* those whose next key is "*", and the others in groups; no array */
+    uint64_t              star;
+    uint64_t              groups[NGX_LLM_JSON_GROUPS];
 
     unsigned              array:1;
 
@@ -81,11 +86,10 @@ static int ngx_llm_json_scalar(ngx_llm_json_walk_t *walk,
 static int ngx_llm_json_tell(ngx_llm_json_walk_t *walk, uint64_t hit,
     ngx_llm_json_type_e type, const unsigned char *p, size_t len);
 static uint64_t ngx_llm_json_hits(const ngx_llm_json_walk_t *walk);
+static void ngx_llm_json_enter(ngx_llm_json_walk_t *walk, unsigned row,
+    ngx_llm_json_level_t *level);
 static void ngx_llm_json_expect(ngx_llm_json_walk_t *walk);
-static int ngx_llm_json_descend(const char *rest, unsigned array,
-    unsigned root);
-static size_t ngx_llm_json_segment(const char *path, const unsigned char *key,
-    size_t len);
+static int ngx_llm_json_plain(const unsigned char *key, size_t len);
 
 
 static const yajl_callbacks  ngx_llm_json_callbacks = {
@@ -240,28 +244,44 @@ ngx_llm_json_string(void *ctx, const unsigned char *p, size_t len)
 static int
 ngx_llm_json_key(void *ctx, const unsigned char *p, size_t len)
 {
-    size_t                 n;
-    unsigned               row;
+    unsigned               at, row;
     uint64_t               mask;
+    const char            *rest;
     ngx_llm_json_walk_t   *walk;
     ngx_llm_json_level_t  *level;
 
     walk = ctx;
     level = &walk->levels[walk->depth - 1];
 
-    walk->live = level->deep;
+    walk->live = level->deep|level->star;
     walk->deep = level->deep;
 
-    for (mask = level->live & ~level->deep; mask; mask &= mask - 1) {
+    for (mask = level->star; mask; mask &= mask - 1) {
         row = __builtin_ctzll(mask);
-
-        n = ngx_llm_json_segment(walk->rows[row].path + level->at[row], p,
-                                 len);
-        if (n != 0) {
-            walk->live |= (uint64_t) 1 << row;
-            walk->at[row] = level->at[row] + n;
-        }
+        walk->at[row] = level->at[row] + 1;
     }
+
+    mask = len ? level->groups[ngx_llm_json_group(p[0])] : 0;
+
+    if (mask == 0 || !ngx_llm_json_plain(p, len)) {
+        return 1;
+    }
+
+    do {
+        row = __builtin_ctzll(mask);
+        mask &= mask - 1;
+
+        at = level->at[row];
+        rest = walk->rows[row].path + at;
+
+        if (strncmp(rest, (const char *) p, len) == 0
+            && (rest[len] == '\0' || rest[len] == '.' || rest[len] == '['))
+        {
+            walk->live |= (uint64_t) 1 << row;
+            walk->at[row] = at + len;
+        }
+
+    } while (mask);
 
     return 1;
 }
@@ -298,8 +318,6 @@ ngx_llm_json_end_array(void *ctx)
 static int
 ngx_llm_json_open(ngx_llm_json_walk_t *walk, unsigned array)
 {
-    int                    skip;
-    unsigned               row;
     uint64_t               mask;
     ngx_llm_json_level_t  *level;
 
@@ -312,28 +330,17 @@ ngx_llm_json_open(ngx_llm_json_walk_t *walk, unsigned array)
     level = &walk->levels[walk->depth];
 
     level->array = array;
-    level->hit = ngx_llm_json_hits(walk);
+    level->hit = walk->deep;
     level->live = walk->deep;
     level->deep = walk->deep;
+    level->star = 0;
+
+    if (!array) {
+        memset(level->groups, 0, sizeof(level->groups));
+    }
 
     for (mask = walk->live & ~walk->deep; mask; mask &= mask - 1) {
-        row = __builtin_ctzll(mask);
-
-        skip = ngx_llm_json_descend(walk->rows[row].path + walk->at[row],
-                                    array, walk->depth == 0);
-
-        if (skip == NGX_LLM_JSON_STOP) {
-            continue;
-        }
-
-        level->live |= (uint64_t) 1 << row;
-
-        if (skip == NGX_LLM_JSON_DEEP) {
-            level->deep |= (uint64_t) 1 << row;
-            continue;
-        }
-
-        level->at[row] = walk->at[row] + skip;
+        ngx_llm_json_enter(walk, __builtin_ctzll(mask), level);
     }
 
     walk->depth++;
@@ -348,6 +355,60 @@ ngx_llm_json_open(ngx_llm_json_walk_t *walk, unsigned array)
     ngx_llm_json_expect(walk);
 
     return 1;
+}
+
+
+/* what a row that matches up to a container is in the container */
+
+static void
+ngx_llm_json_enter(ngx_llm_json_walk_t *walk, unsigned row,
+    ngx_llm_json_level_t *level)
+{
+    uint64_t     bit;
+    const char  *path, *rest;
+
+    bit = (uint64_t) 1 << row;
+    path = walk->rows[row].path;
+    rest = path + walk->at[row];
+
+    if (rest[0] == '\0') {
+        level->hit |= bit;
+        return;
+    }
+
+    if (rest[0] == '[') {
+
+        if (level->array) {
+            level->live |= bit;
+            level->at[row] = rest - path + sizeof("[]") - 1;
+        }
+
+        return;
+    }
+
+    /* the document has no dot before its keys */
+
+    rest += (rest[0] == '.');
+
+    if (rest[0] == '*' && rest[1] == '*') {
+        level->live |= bit;
+        level->deep |= bit;
+        return;
+    }
+
+    if (level->array) {
+        return;
+    }
+
+    level->live |= bit;
+    level->at[row] = rest - path;
+
+    if (rest[0] == '*') {
+        level->star |= bit;
+
+    } else {
+        level->groups[ngx_llm_json_group(rest[0])] |= bit;
+    }
 }
 
 
@@ -413,7 +474,7 @@ ngx_llm_json_tell(ngx_llm_json_walk_t *walk, uint64_t hit,
 }
 
 
-/* the rows that match the value that has come */
+/* the rows that match a value without parts */
 
 static uint64_t
 ngx_llm_json_hits(const ngx_llm_json_walk_t *walk)
@@ -464,57 +525,18 @@ ngx_llm_json_expect(ngx_llm_json_walk_t *walk)
 }
 
 
-/*
- * What a path goes on with below a container: the bytes to skip to the key
- * or to what an element has to match, or one of the two constants.
- */
+/* a "." or "[" of a key is none of a path, and a NUL is no path's end */
 
 static int
-ngx_llm_json_descend(const char *rest, unsigned array, unsigned root)
-{
-    unsigned  skip;
-
-    skip = !root;
-
-    if (rest[0] != '\0' && (root || rest[0] == '.')) {
-
-        if (strcmp(rest + skip, "**") == 0) {
-            return NGX_LLM_JSON_DEEP;
-        }
-
-        if (!array && rest[0] != '[') {
-            return skip;
-        }
-    }
-
-    if (array && rest[0] == '[') {
-        return sizeof("[]") - 1;
-    }
-
-    return NGX_LLM_JSON_STOP;
-}
-
-
-/* the length of the path's next key when it is this one, otherwise 0 */
-
-static size_t
-ngx_llm_json_segment(const char *path, const unsigned char *key, size_t len)
+ngx_llm_json_plain(const unsigned char *key, size_t len)
 {
     size_t  i;
 
-    if (path[0] == '*') {
-        return 1;
-    }
-
-    /* a "." or "[" of the key is none of the path, nor is its NUL */
-
     for (i = 0; i < len; i++) {
-        if ((unsigned char) path[i] != key[i] || path[i] == '\0'
-            || path[i] == '.' || path[i] == '[')
-        {
+        if (key[i] == '.' || key[i] == '[' || key[i] == '\0') {
             return 0;
         }
     }
 
-    return (path[i] == '\0' || path[i] == '.' || path[i] == '[') ? i : 0;
+    return 1;
 }

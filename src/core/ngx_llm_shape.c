@@ -1,0 +1,347 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include <string.h>
+
+#include "ngx_llm_shape.h"
+#include "ngx_llm_utf8.h"
+
+
+/* a text with escapes that is longer than this does not fit */
+#define NGX_LLM_SHAPE_ESCAPED_BYTES  256
+
+/* a number of more digits does not fit */
+#define NGX_LLM_SHAPE_DIGITS         18
+
+/* a byte in each byte of a word */
+#define NGX_LLM_SHAPE_EACH(ch)       ((ch) * (uint64_t) 0x0101010101010101)
+
+
+typedef struct {
+    const unsigned char  *data;
+    size_t                len;
+    unsigned              escaped:1;
+} ngx_llm_shape_text_t;
+
+
+static size_t ngx_llm_shape_string(const unsigned char *p,
+    const unsigned char *last, unsigned *escaped);
+static const unsigned char *ngx_llm_shape_plain(const unsigned char *p,
+    const unsigned char *last);
+static uint64_t ngx_llm_shape_word(const unsigned char *p);
+static size_t ngx_llm_shape_number(const unsigned char *p,
+    const unsigned char *last);
+static size_t ngx_llm_shape_unescape(unsigned char *out,
+    const unsigned char *p, size_t len);
+static int ngx_llm_shape_escape(unsigned char ch);
+
+
+void
+ngx_llm_shape_learn(ngx_llm_shape_t *shape, const unsigned char *event,
+    const ngx_llm_hole_t *holes, size_t nholes, size_t len)
+{
+    size_t          i, n, start, bytes;
+    unsigned char  *p;
+
+    if (nholes == 0 || nholes > NGX_LLM_SHAPE_HOLES) {
+        return;
+    }
+
+    bytes = len;
+
+    for (i = 0; i < nholes; i++) {
+        bytes -= holes[i].end - holes[i].start;
+    }
+
+    if (bytes > NGX_LLM_SHAPE_BYTES) {
+        return;
+    }
+
+    p = shape->bytes;
+    start = 0;
+
+    for (i = 0; i < nholes; i++) {
+        n = holes[i].start - start;
+
+        memcpy(p, event + start, n);
+        p += n;
+
+        shape->pieces[i] = n;
+        shape->kinds[i] = holes[i].kind;
+
+        start = holes[i].end;
+    }
+
+    memcpy(p, event + start, len - start);
+
+    shape->pieces[nholes] = len - start;
+    shape->nholes = nholes;
+    shape->ends_with_lf = (event[len - 1] == '\n');
+}
+
+
+size_t
+ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
+    size_t len, int whole, ngx_llm_text_t *text)
+{
+    size_t                 i, n, ntexts;
+    unsigned               escaped;
+    const unsigned char   *start, *last, *piece;
+    ngx_llm_shape_text_t  *to, texts[NGX_LLM_SHAPE_HOLES];
+    unsigned char          buf[NGX_LLM_SHAPE_ESCAPED_BYTES];
+
+    if (shape->nholes == 0) {
+        return 0;
+    }
+
+    start = p;
+    last = p + len;
+    piece = shape->bytes;
+    ntexts = 0;
+
+    for (i = 0; /* void */ ; i++) {
+        n = shape->pieces[i];
+
+        if ((size_t) (last - p) < n || memcmp(p, piece, n) != 0) {
+            return 0;
+        }
+
+        p += n;
+        piece += n;
+
+        if (i == shape->nholes) {
+            break;
+        }
+
+        if (shape->kinds[i] == NGX_LLM_HOLE_NUMBER) {
+            n = ngx_llm_shape_number(p, last);
+
+            if (n == 0) {
+                return 0;
+            }
+
+            p += n;
+            continue;
+        }
+
+        n = ngx_llm_shape_string(p, last, &escaped);
+
+        /* the quote is the next piece's; no quote, nothing fits there */
+
+        if (shape->kinds[i] == NGX_LLM_HOLE_TEXT) {
+
+            if (n == 0 || (escaped && n > NGX_LLM_SHAPE_ESCAPED_BYTES)) {
+                return 0;
+            }
+
+            to = &texts[ntexts++];
+
+            to->data = p;
+            to->len = n;
+            to->escaped = escaped;
+        }
+
+        p += n;
+    }
+
+    if ((whole && p != last) || p - start > NGX_LLM_MAX_EVENT_BYTES) {
+        return 0;
+    }
+
+    for (i = 0; i < ntexts; i++) {
+        to = &texts[i];
+
+        if (to->escaped) {
+            to->len = ngx_llm_shape_unescape(buf, to->data, to->len);
+            to->data = buf;
+        }
+
+        ngx_llm_text_add(text, to->data, to->len);
+    }
+
+    return p - start;
+}
+
+
+/*
+ * The bytes of a string up to its closing quote, or to what is in doubt: a
+ * control byte, \u, a malformed escape or character.  There the next piece,
+ * which starts with a quote, does not fit.
+ */
+
+static size_t
+ngx_llm_shape_string(const unsigned char *p, const unsigned char *last,
+    unsigned *escaped)
+{
+    unsigned              wide;
+    const unsigned char  *start;
+
+    start = p;
+    wide = 0;
+    *escaped = 0;
+
+    for ( ;; ) {
+        p = ngx_llm_shape_plain(p, last);
+
+        if (p == last || *p == '"' || *p < 0x20) {
+            break;
+        }
+
+        if (*p == '\\') {
+
+            if (last - p < 2 || !ngx_llm_shape_escape(p[1])) {
+                break;
+            }
+
+            *escaped = 1;
+            p += 2;
+            continue;
+        }
+
+        wide = 1;
+        p++;
+    }
+
+    if (wide && !ngx_llm_utf8_valid(start, p - start)) {
+        return 0;
+    }
+
+    return p - start;
+}
+
+
+/*
+ * The first byte that is no ASCII character standing for itself, eight bytes
+ * at a time: in each byte of mask bit 7 is set for such a byte.  A borrow may
+ * set more, but only above the first.
+ */
+
+static const unsigned char *
+ngx_llm_shape_plain(const unsigned char *p, const unsigned char *last)
+{
+    uint64_t  mask, quote, slash, word;
+
+    while (last - p >= 8) {
+        word = ngx_llm_shape_word(p);
+
+        quote = word ^ NGX_LLM_SHAPE_EACH('"');
+        slash = word ^ NGX_LLM_SHAPE_EACH('\\');
+
+        mask = ((quote - NGX_LLM_SHAPE_EACH(1))
+                | (slash - NGX_LLM_SHAPE_EACH(1))
+                | (word - NGX_LLM_SHAPE_EACH(0x20))
+                | word)
+               & NGX_LLM_SHAPE_EACH(0x80);
+
+        if (mask) {
+            return p + __builtin_ctzll(mask) / 8;
+        }
+
+        p += 8;
+    }
+
+    while (p < last && *p >= 0x20 && *p < 0x80 && *p != '"' && *p != '\\') {
+        p++;
+    }
+
+    return p;
+}
+
+
+/* eight bytes, the first one lowest */
+
+static uint64_t
+ngx_llm_shape_word(const unsigned char *p)
+{
+    uint64_t  word;
+
+    memcpy(&word, p, sizeof(word));
+
+#if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)
+    word = __builtin_bswap64(word);
+#endif
+
+    return word;
+}
+
+
+static size_t
+ngx_llm_shape_number(const unsigned char *p, const unsigned char *last)
+{
+    size_t  n;
+
+    if (p < last && *p == '0') {
+        return 1;
+    }
+
+    for (n = 0; n < (size_t) (last - p); n++) {
+
+        if (p[n] < '0' || p[n] > '9') {
+            break;
+        }
+    }
+
+    return n <= NGX_LLM_SHAPE_DIGITS ? n : 0;
+}
+
+
+/* the escapes were checked when the text was found; it never grows */
+
+static size_t
+ngx_llm_shape_unescape(unsigned char *out, const unsigned char *p, size_t len)
+{
+    size_t                n;
+    const unsigned char  *last;
+
+    n = 0;
+    last = p + len;
+
+    while (p < last) {
+
+        if (*p == '\\') {
+            p++;
+            out[n++] = ngx_llm_shape_escape(*p++);
+            continue;
+        }
+
+        out[n++] = *p++;
+    }
+
+    return n;
+}
+
+
+/* what a backslash and this byte stand for; 0: for more than one byte */
+
+static int
+ngx_llm_shape_escape(unsigned char ch)
+{
+    switch (ch) {
+
+    case '"':
+    case '\\':
+    case '/':
+        return ch;
+
+    case 'b':
+        return '\b';
+
+    case 'f':
+        return '\f';
+
+    case 'n':
+        return '\n';
+
+    case 'r':
+        return '\r';
+
+    case 't':
+        return '\t';
+    }
+
+    return 0;
+}
