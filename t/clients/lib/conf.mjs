@@ -1,0 +1,125 @@
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+/*
+ * The configuration of nginx under test: one server for each way to use the
+ * module, by name.  The log format is the one that conf.example recommends.
+ */
+
+import { readFileSync } from 'node:fs';
+
+/* tokens and requests that the limited server gives to each key at once */
+export const BURST = 300;
+export const REQUESTS_BURST = 20;
+
+/* nobody listens on it */
+const CLOSED_PORT = 1;
+
+const SERVERS = {
+
+    /* two inference servers */
+    main: { to: 'llm' },
+
+    /* usage is not asked for where the client does not */
+    plain: { to: 'llm', more: 'llm_include_usage off;' },
+
+    /* short clocks, and one inference server */
+    clocks: {
+        to: 'one',
+        more: `llm_first_token_timeout 700ms;
+               llm_idle_timeout 1s;`,
+    },
+
+    total: { to: 'one', more: 'llm_total_timeout 1s;' },
+
+    limited: { to: 'llm', more: 'llm_limit zone=tenant;' },
+
+    dead: { to: `127.0.0.1:${CLOSED_PORT}` },
+
+    /* HTTP/2 without TLS */
+    h2: { to: 'llm', listen: 'http2' },
+};
+
+export const SERVER_NAMES = Object.keys(SERVERS);
+
+
+/* ports: by server name; sims: ports of the simulated inference servers */
+
+export function nginxConf({ root, dir, module, ports, sims }) {
+    const asRoot = process.getuid() === 0;
+
+    /* workers of root become nobody, who may not be let in here */
+
+    return `
+${asRoot ? 'user root;' : ''}
+load_module ${module};
+
+daemon off;
+worker_processes 2;
+pid ${dir}/nginx.pid;
+error_log ${dir}/error.log info;
+
+events {
+    worker_connections 512;
+}
+
+http {
+    client_body_temp_path ${dir}/client_body;
+    proxy_temp_path ${dir}/proxy;
+    fastcgi_temp_path ${dir}/fastcgi;
+    uwsgi_temp_path ${dir}/uwsgi;
+    scgi_temp_path ${dir}/scgi;
+
+    ${exampleLogFormat(root)}
+    access_log ${dir}/access.log llm;
+
+    llm_limit_zone $http_authorization$http_x_api_key zone=tenant:1m
+                   tokens=6k/m burst=${BURST}
+                   requests=600/m requests_burst=${REQUESTS_BURST};
+
+    upstream llm {
+        ${sims.map((port) => `server 127.0.0.1:${port};`).join('\n        ')}
+        llm_least_inflight cost=requests;
+        keepalive 16;
+    }
+
+    upstream one {
+        server 127.0.0.1:${sims[0]};
+        keepalive 16;
+    }
+
+    llm_stream on;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+${SERVER_NAMES.map((name) => serverBlock(ports[name], SERVERS[name])).join('')}
+}
+`;
+}
+
+
+function serverBlock(port, { to, listen = '', more = '' }) {
+    return `
+    server {
+        listen 127.0.0.1:${port} ${listen};
+
+        location / {
+            ${more}
+            proxy_pass http://${to};
+        }
+    }
+`;
+}
+
+
+function exampleLogFormat(root) {
+    const text = readFileSync(`${root}/conf.example`, 'utf8');
+    const found = /^ *log_format llm [^;]*;/m.exec(text);
+
+    if (found === null) {
+        throw new Error('conf.example has no "log_format llm"');
+    }
+
+    return found[0];
+}

@@ -1,0 +1,217 @@
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+/*
+ * The parts that a test file needs, llm-sim and nginx with the module: they
+ * run on free ports as long as it does, and are stopped by their ids.
+ *
+ * LLM_DIRECT=1: no nginx.  The clients talk to llm-sim itself, to show that
+ * it speaks as the vendors do.
+ */
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+    closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync,
+    realpathSync, writeFileSync,
+} from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { after } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+import { nginxConf, SERVER_NAMES } from './conf.mjs';
+
+const ROOT = realpathSync(fileURLToPath(new URL('../../..', import.meta.url)));
+const BUILD = process.env.TEST_LLM_BUILD || `${ROOT}/build`;
+const NGINX = process.env.TEST_NGINX_BINARY
+              || `${BUILD}/nginx/usr/sbin/nginx`;
+const MODULE = process.env.TEST_LLM_MODULE
+               || `${BUILD}/ngx_http_llm_stream_module.so`;
+
+const SIM_OPTIONS = ['--itl', '2', '--itl-slope', '0', '--prefill', '1000000',
+                     '--prefix-cache', '100000', '--quiet'];
+
+const START_MS = 10000;
+const STOP_MS = 10000;
+
+export const direct = Boolean(process.env.LLM_DIRECT);
+
+/* ports: nginx's, by server name; sims: of the inference servers */
+export const parts = { dir: null, ports: {}, sims: [] };
+
+const children = [];
+
+
+/* starts everything, once for a test file, and sees to its end */
+
+export async function startParts() {
+    mkdirSync(`${BUILD}/clients`, { recursive: true });
+    parts.dir = realpathSync(mkdtempSync(`${BUILD}/clients/`));
+
+    process.on('exit', killChildren);
+    after(stopParts);
+
+    const [sim1, sim2, ...rest] = await freePorts(2 + SERVER_NAMES.length);
+
+    parts.sims = [sim1, sim2];
+
+    await startSim();
+
+    if (direct) {
+        SERVER_NAMES.forEach((name) => { parts.ports[name] = sim1; });
+        return;
+    }
+
+    SERVER_NAMES.forEach((name, i) => { parts.ports[name] = rest[i]; });
+
+    await startNginx();
+}
+
+
+/* they are all held until all are known, so that no two are the same */
+
+async function freePorts(count) {
+    const ports = [];
+    const servers = [];
+
+    for (let i = 0; i < count; i++) {
+        const server = createServer();
+
+        server.listen(0, '127.0.0.1');
+        await once(server, 'listening');
+
+        servers.push(server);
+        ports.push(server.address().port);
+    }
+
+    for (const server of servers) {
+        server.close();
+        await once(server, 'close');
+    }
+
+    return ports;
+}
+
+
+async function startSim() {
+    const listen = parts.sims.flatMap((port) => ['--listen',
+                                                 `127.0.0.1:${port}`]);
+    const log = `${parts.dir}/llm-sim.log`;
+    const child = startChild(log, `${BUILD}/llm-sim`,
+                             [...listen, ...SIM_OPTIONS]);
+
+    await awaitChild(child, log, () => /^llm-sim ready:/m.test(readText(log)));
+}
+
+
+async function startNginx() {
+    const conf = `${parts.dir}/nginx.conf`;
+    const log = `${parts.dir}/nginx.log`;
+
+    writeFileSync(conf, nginxConf({
+        root: ROOT,
+        dir: parts.dir,
+        module: realpathSync(MODULE),
+        ports: parts.ports,
+        sims: parts.sims,
+    }));
+
+    const child = startChild(log, NGINX, ['-p', parts.dir, '-c', conf,
+                                          '-e', `${parts.dir}/error.log`]);
+
+    await awaitChild(child, log, () => isOpen(parts.ports.main));
+}
+
+
+/* not to outlive a killed test */
+
+function startChild(log, command, args) {
+    if (!existsSync(command)) {
+        throw new Error(`no ${command}: run "make build tools" first`);
+    }
+
+    const setpriv = '/usr/bin/setpriv';
+    const argv = existsSync(setpriv)
+                 ? [setpriv, '--pdeathsig', 'TERM', '--', command, ...args]
+                 : [command, ...args];
+    const out = openSync(log, 'a');
+    const child = spawn(argv[0], argv.slice(1),
+                        { stdio: ['ignore', out, out] });
+
+    closeSync(out);
+    child.unref();
+    children.push(child);
+
+    return child;
+}
+
+
+async function awaitChild(child, log, isReady) {
+    const deadline = Date.now() + START_MS;
+
+    while (!await isReady()) {
+
+        if (child.exitCode !== null || Date.now() > deadline) {
+            throw new Error(`${child.spawnargs.join(' ')} did not start:\n`
+                            + readText(log)
+                            + readText(`${parts.dir}/error.log`));
+        }
+
+        await sleep(20);
+    }
+}
+
+
+function isOpen(port) {
+    return new Promise((resolve) => {
+        const socket = connect(port, '127.0.0.1');
+
+        socket.on('connect', () => { socket.destroy(); resolve(true); });
+        socket.on('error', () => resolve(false));
+    });
+}
+
+
+function killChildren() {
+    for (const child of children) {
+        if (child.exitCode === null && child.signalCode === null) {
+            child.kill('SIGKILL');
+        }
+    }
+}
+
+
+/* nginx first; again and again is the same as once */
+
+export async function stopParts() {
+    for (const child of children.splice(0).reverse()) {
+        await stopChild(child);
+    }
+}
+
+
+async function stopChild(child) {
+    const deadline = Date.now() + STOP_MS;
+
+    child.kill('SIGTERM');
+
+    while (child.exitCode === null && child.signalCode === null) {
+
+        if (Date.now() > deadline) {
+            child.kill('SIGKILL');
+            throw new Error(`${child.spawnargs[0]} did not end on SIGTERM`);
+        }
+
+        await sleep(20);
+    }
+}
+
+
+/* an empty text where there is no such file */
+
+export function readText(path) {
+    return existsSync(path) ? readFileSync(path, 'utf8') : '';
+}

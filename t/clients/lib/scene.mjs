@@ -1,0 +1,193 @@
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+/*
+ * A test is a promise, and has a scene of its own: a key that has no history
+ * at the limits, and a number that its requests carry in their query, by
+ * which it finds its lines in the access log.
+ */
+
+import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { direct, parts, readText, stopParts } from './parts.mjs';
+
+const TEST_MS = 20000;
+
+/* nginx writes a request's line when all of it is over */
+const LINE_MS = 6000;
+
+const ALARMING = /\[alert\]|\[emerg\]|Sanitizer|runtime error:/;
+
+let count = 0;
+let failed = false;
+
+
+/* a test; whatever it asked of nginx, it has to have looked at the lines of */
+
+export function promise(name, run) {
+    const id = ++count;
+
+    test(name, { timeout: TEST_MS }, async () => {
+        const scene = new Scene(id);
+
+        try {
+            await run(scene);
+            scene.checkRead();
+
+        } catch (error) {
+            failed = true;
+            error.message += `\n${scene.report()}`;
+            throw error;
+        }
+    });
+}
+
+
+/* one that cannot be kept without the module */
+
+export function modulePromise(name, run) {
+    if (!direct) {
+        promise(name, run);
+    }
+}
+
+
+/*
+ * The last promise of every file.  What the parts have left is kept where
+ * any other was broken.
+ */
+
+export function lastPromise() {
+    test('nginx ends cleanly and has logged nothing alarming', async () => {
+        await stopParts();
+
+        const log = readText(`${parts.dir}/error.log`)
+                    + readText(`${parts.dir}/nginx.log`);
+
+        assert.deepEqual(log.split('\n')
+                             .filter((line) => ALARMING.test(line)), []);
+
+        if (!failed) {
+            rmSync(parts.dir, { recursive: true });
+        }
+    });
+}
+
+
+/* the stage of one test */
+
+class Scene {
+    constructor(id) {
+        this.id = id;
+        this.read = 0;
+
+        /* nobody else's, and so without a history at the limits */
+        this.key = `key-${process.pid}-${id}`;
+        this.query = { test: String(id) };
+    }
+
+    url(server = 'main') {
+        return `http://127.0.0.1:${parts.ports[server]}`;
+    }
+
+    port(server = 'main') {
+        return parts.ports[server];
+    }
+
+    /* past nginx */
+
+    get simUrl() {
+        return `http://127.0.0.1:${parts.sims[0]}`;
+    }
+
+    lines() {
+        const mark = `?test=${this.id} `;
+
+        return readText(`${parts.dir}/access.log`).split('\n').slice(0, -1)
+            .filter((line) => line.split('"')[1].includes(mark));
+    }
+
+    /*
+     * The next line of the access log: an object of its fields.  Those that
+     * are named in want have to be as they are there.
+     */
+
+    async line(want) {
+        const deadline = Date.now() + LINE_MS;
+
+        if (direct) {
+            return null;
+        }
+
+        while (this.lines().length <= this.read) {
+            assert.ok(Date.now() < deadline, 'no line in the access log');
+            await sleep(5);
+        }
+
+        const got = parseLine(this.lines()[this.read++]);
+        const part = {};
+        const text = {};
+
+        for (const [name, value] of Object.entries(want)) {
+            part[name] = got[name];
+            text[name] = String(value);
+        }
+
+        assert.deepEqual(part, text);
+
+        return got;
+    }
+
+    checkRead() {
+        assert.equal(direct ? 0 : this.lines().length, this.read,
+                     'requests in the access log');
+    }
+
+    /* what helps to understand a failure */
+
+    report() {
+        const mark = `?test=${this.id} `;
+        const errors = readText(`${parts.dir}/error.log`).split('\n')
+            .filter((line) => line.includes(mark));
+
+        return [`kept: ${parts.dir}`, ...this.lines(), ...errors].join('\n');
+    }
+
+    /* sums over the simulated inference servers */
+
+    async simStats() {
+        const response = await fetch(`${this.simUrl}/sim/stats`);
+        const sums = {};
+
+        for (const server of (await response.json()).servers) {
+            for (const [name, value] of Object.entries(server)) {
+                sums[name] = (sums[name] ?? 0) + value;
+            }
+        }
+
+        return sums;
+    }
+
+    async simReset() {
+        await fetch(`${this.simUrl}/sim/stats`, { method: 'DELETE' });
+    }
+}
+
+
+function parseLine(text) {
+    const found = /^\S+ \[[^\]]*\] "[^"]*" (\d+) (.*)$/.exec(text);
+    const fields = { status: found[1] };
+
+    for (const [, name, quoted, bare]
+         of found[2].matchAll(/(\w+)=(?:"([^"]*)"|(\S*))/g))
+    {
+        fields[name] = quoted ?? bare;
+    }
+
+    return fields;
+}
