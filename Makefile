@@ -88,7 +88,7 @@ help:
 ##             (NGINX_SRC=dir: against another nginx source tree; CC=clang)
 .PHONY: build
 build: deps-build
-	@$(locked) $(module) $(if $(NGINX_SRC),$(out)/nginx)
+	@$(locked) $(module) $(if $(SANITIZE),,$(if $(NGINX_SRC),$(out)/nginx))
 	@echo "build: $(module)"
 
 .PHONY: deps-build
@@ -281,6 +281,7 @@ suites: build tools
 .PHONY: asan
 asan:
 	@tools/install-deps clang
+	@$(if $(NGINX_SRC),$(MAKE) build)
 	@$(MAKE) CC=clang SANITIZE=1 build
 	@t/asan-run $(abspath $(out))/asan $(abspath $(NGINX)) \
 	    $(MAKE) CC=clang SANITIZE=1 suites
