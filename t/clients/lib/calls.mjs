@@ -10,6 +10,8 @@ import assert from 'node:assert/strict';
 import Anthropic from '@anthropic-ai/sdk';
 import OpenAI from 'openai';
 
+import { BURST, REQUESTS_BURST } from './conf.mjs';
+
 
 /* what llm-sim is to do with a request: one more argument of a client's call */
 
@@ -142,4 +144,31 @@ export async function bytesOf(url, query, body, order) {
     return (await response.text())
         .replace(/"id":"[\w-]+"/g, '"id":""')
         .replace(/"created":\d+/g, '"created":0');
+}
+
+
+/* the limited server's headers */
+
+export function checkQuota(headers) {
+    const duration = /^(\d+ms|(\d+h)?(\d+m)?\d+(\.\d+)?s)$/;
+    const bursts = { tokens: BURST, requests: REQUESTS_BURST };
+
+    for (const [name, burst] of Object.entries(bursts)) {
+        const left = Number(headers.get(`x-ratelimit-remaining-${name}`));
+
+        assert.equal(headers.get(`x-ratelimit-limit-${name}`), String(burst));
+        assert.match(headers.get(`x-ratelimit-remaining-${name}`), /^\d+$/);
+        assert.ok(left < burst, `${left} of ${burst} ${name} left`);
+        assert.match(headers.get(`x-ratelimit-reset-${name}`), duration);
+    }
+}
+
+
+/* those of a rejection, in seconds and in milliseconds */
+
+export function checkRetry(headers, max_ms) {
+    const ms = Number(headers.get('retry-after-ms'));
+
+    assert.ok(ms > 0 && ms <= max_ms, `retry-after-ms: ${ms}`);
+    assert.equal(headers.get('retry-after'), String(Math.ceil(ms / 1000)));
 }

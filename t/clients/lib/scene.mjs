@@ -176,6 +176,23 @@ class Scene {
     async simReset() {
         await fetch(`${this.simUrl}/sim/stats`, { method: 'DELETE' });
     }
+
+    /* one request was left, and nothing else is on its way */
+
+    async awaitAbort(max_ms) {
+        const deadline = Date.now() + max_ms;
+
+        for (;;) {
+            const stats = await this.simStats();
+
+            if (stats.aborted === 1 && stats.inflight === 0) {
+                return stats;
+            }
+
+            assert.ok(Date.now() < deadline, JSON.stringify(stats));
+            await sleep(10);
+        }
+    }
 }
 
 
