@@ -145,7 +145,7 @@ location = /refused {
 --- response_headers
 Content-Type: application/json
 --- response_body_like eval
-qr/\A\{"error":\{"message":"[^"]+"/
+qr/\A\{"type":"error","error":\{"message":"[^"]+"/
 --- error_log
 Connection refused
 

@@ -21,7 +21,7 @@ __DATA__
 --- response_body_like eval
 qr/\Adata: [^\n]+"role":"assistant".*data: \[DONE\]\n\n\z/s
 --- response_headers
-Content-Type: text/event-stream
+Content-Type: text/event-stream; charset=utf-8
 Content-Length:
 --- log
 end: done

@@ -20,16 +20,21 @@ static ngx_uint_t ngx_http_llm_clock_blocked(ngx_http_request_t *r);
 static void ngx_http_llm_clock_expire(ngx_http_request_t *r);
 
 
-/* the timer itself is lazy: content only writes down when it came */
+/*
+ * The timer itself is lazy: content only writes down when it came.  So it
+ * must never be set later than the next deadline may turn out to be, which
+ * is why the first content sets it anew.
+ */
 
 void
-ngx_http_llm_clock_arm(ngx_http_llm_exchange_t *ex,
-    ngx_http_llm_loc_conf_t *llcf)
+ngx_http_llm_clock_arm(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
 {
-    ngx_msec_t           deadline_ms, next_ms;
-    ngx_msec_int_t       delay_ms;
-    ngx_http_llm_ctx_t  *ctx;
+    ngx_msec_t                deadline_ms, next_ms;
+    ngx_msec_int_t            delay_ms;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_llm_loc_conf_t  *llcf;
 
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
     ctx = ex->ctx;
     deadline_ms = ex->total_deadline_ms;
     next_ms = 0;
@@ -66,7 +71,6 @@ void
 ngx_http_llm_clock_linger(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
     ngx_http_llm_exchange_t  *ex;
-    ngx_http_llm_loc_conf_t  *llcf;
 
     ex = ctx->exchange;
 
@@ -74,11 +78,9 @@ ngx_http_llm_clock_linger(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return;
     }
 
-    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
-
     ex->linger_deadline_ms = ngx_current_msec + NGX_HTTP_LLM_LINGER_MS;
 
-    ngx_http_llm_clock_arm(ex, llcf);
+    ngx_http_llm_clock_arm(r, ex);
 }
 
 
@@ -101,7 +103,7 @@ ngx_http_llm_clock_handler(ngx_event_t *ev)
     end = ngx_http_llm_clock_expired(r, ex, llcf);
 
     if (end == NGX_HTTP_LLM_END_NONE) {
-        ngx_http_llm_clock_arm(ex, llcf);
+        ngx_http_llm_clock_arm(r, ex);
         return;
     }
 

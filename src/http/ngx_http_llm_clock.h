@@ -25,8 +25,8 @@ void ngx_http_llm_clock_handler(ngx_event_t *ev);
 
 /* sets the timer to the nearest deadline; none: no timer */
 
-void ngx_http_llm_clock_arm(ngx_http_llm_exchange_t *ex,
-    ngx_http_llm_loc_conf_t *llcf);
+void ngx_http_llm_clock_arm(ngx_http_request_t *r,
+    ngx_http_llm_exchange_t *ex);
 
 /*
  * The terminal marker has passed: upstream has a second to close its body,

@@ -155,7 +155,7 @@ ngx_http_llm_exchange_hook(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     ctx->first_content_ms = 0;
     ctx->last_content_ms = 0;
 
-    ngx_http_llm_clock_arm(ex, llcf);
+    ngx_http_llm_clock_arm(r, ex);
 
     return NGX_OK;
 }
@@ -284,7 +284,7 @@ ngx_http_llm_exchange_start_stream(ngx_http_request_t *r,
 
     ex->conf.read_timeout = NGX_HTTP_LLM_NO_TIMEOUT_MS;
 
-    ngx_http_llm_clock_arm(ex, llcf);
+    ngx_http_llm_clock_arm(r, ex);
 }
 
 

@@ -293,6 +293,8 @@ ngx_http_llm_relay_event(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
         if (ctx->first_content_ms == 0) {
             ctx->first_content_ms = ngx_current_msec;
+
+            ngx_http_llm_clock_arm(r, ctx->exchange);
         }
     }
 

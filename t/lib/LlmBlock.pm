@@ -59,8 +59,10 @@ sub prepare {
     $block->set_value('http_config', ($block->http_config // '')
         . "log_format llm '$format status=\$status';\n");
 
+    # "location /" is Test::Nginx's own
+
     $block->set_value('config', ($block->config // '') . <<"END");
-        location / {
+        location ~ ^/(?:v1|v1beta|api|rpc)/ {
             llm_stream on;
             @{[ $block->location ]}
             access_log $Log llm;
