@@ -109,7 +109,7 @@ ngx_llm_answer_body(ngx_llm_answer_t *answer, const unsigned char *body,
 
     doc.data = body;
     doc.len = len;
-    facts.bits = 0;
+    facts.bits = NGX_LLM_EV_DATA|NGX_LLM_EV_END;
 
     if (len > NGX_LLM_MAX_ANSWER_BYTES
         || ngx_llm_answer_parse(answer, &facts, doc, scratch) != NGX_LLM_OK)
@@ -117,7 +117,7 @@ ngx_llm_answer_body(ngx_llm_answer_t *answer, const unsigned char *body,
         bits = NGX_LLM_EV_DATA|NGX_LLM_EV_UNREAD;
 
     } else {
-        bits = facts.bits|NGX_LLM_EV_DATA|NGX_LLM_EV_END;
+        bits = facts.bits;
     }
 
     answer->seen |= bits;

@@ -10,16 +10,19 @@
 #include "ngx_llm_api.h"
 
 
-/* a dialect's first one is what its unknown paths get */
+/*
+ * A dialect's first one is what its unknown paths get.  Content is told by
+ * the first that claims it: ERNIE's answers call themselves chat.completion.
+ */
 
 static const ngx_llm_api_t *const  ngx_llm_apis[] = {
+    &ngx_llm_api_ernie_chat,
     &ngx_llm_api_openai_chat,
     &ngx_llm_api_openai_completions,
     &ngx_llm_api_openai_responses,
     &ngx_llm_api_openai_embeddings,
     &ngx_llm_api_anthropic_messages,
     &ngx_llm_api_gemini_generate,
-    &ngx_llm_api_ernie_chat,
     &ngx_llm_api_cohere_chat,
     &ngx_llm_api_ollama_chat,
     &ngx_llm_api_ollama_generate,
