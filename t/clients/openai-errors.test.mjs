@@ -120,7 +120,7 @@ modulePromise('the client waits as it is told, and then succeeds',
     const told_ms = +calls[0].headers.get('retry-after-ms');
     const waited_ms = calls[1].start - calls[0].end;
 
-    assert.ok(waited_ms >= told_ms - 2 && waited_ms < told_ms + 500,
+    assert.ok(waited_ms >= told_ms - 2 && waited_ms < told_ms + 1000,
               `told ${told_ms} ms, waited ${waited_ms} ms`);
 
     await scene.line({ end: 'done' });
@@ -256,7 +256,7 @@ for (const [fault, end, code] of DEATHS) {
         assert.equal(events.length, 6);
 
         if (end === 'idle_timeout') {
-            assert.ok(took_ms >= 950 && took_ms < 1800, `${took_ms} ms`);
+            assert.ok(took_ms >= 950 && took_ms < 2500, `${took_ms} ms`);
         }
 
         const line = await scene.line({ status: 200, end, finish: '-',
@@ -347,7 +347,7 @@ modulePromise('silence before the header is a 504 in JSON', async (scene) => {
     assert.ok(error instanceof OpenAI.InternalServerError, String(error));
     assert.equal(error.status, 504);
     assert.equal(error.code, 'timeout');
-    assert.ok(took_ms >= 650 && took_ms < 1500, `${took_ms} ms`);
+    assert.ok(took_ms >= 650 && took_ms < 2500, `${took_ms} ms`);
 
     await scene.line({ status: 504, end: 'first_token_timeout',
                        usage: 'none' });
@@ -372,7 +372,7 @@ modulePromise('silence before the first token is an error', async (scene) => {
     assert.ok(error instanceof OpenAI.APIError, String(error));
     assert.equal(error.code, 'timeout');
     assert.equal(textOf(seen.events), '');
-    assert.ok(took_ms >= 650 && took_ms < 1500, `${took_ms} ms`);
+    assert.ok(took_ms >= 650 && took_ms < 2500, `${took_ms} ms`);
 
     await scene.line({ end: 'first_token_timeout', usage: 'none' });
 });
@@ -390,7 +390,7 @@ modulePromise('a stream that takes too long in all is ended by an error',
     assert.equal(error.code, 'timeout');
     assert.ok(events.length > 20 && events.length < 60,
               `${events.length} chunks`);
-    assert.ok(took_ms >= 950 && took_ms < 1800, `${took_ms} ms`);
+    assert.ok(took_ms >= 950 && took_ms < 2500, `${took_ms} ms`);
 
     await scene.line({ status: 200, end: 'total_timeout',
                        usage: 'estimate' });

@@ -388,7 +388,7 @@ promise('tokens come when they are made, not in the end', async (scene) => {
     }
 
     assert.equal(times.length, 20);
-    assert.ok(times[0] < 250, `the first one after ${times[0]} ms`);
+    assert.ok(times[19] - times[0] > 350, times.join(' '));
 
     for (const [i, time] of times.entries()) {
         assert.ok(time >= 25 * i, `number ${i} after ${time} ms`);
@@ -397,7 +397,7 @@ promise('tokens come when they are made, not in the end', async (scene) => {
     const line = await scene.line({ ...DONE, completion: 20 });
 
     if (line) {
-        assert.ok(line.per_token >= 0.02 && line.per_token < 0.05,
+        assert.ok(line.per_token >= 0.02 && line.per_token < 0.1,
                   `per_token=${line.per_token}`);
     }
 });

@@ -34,7 +34,11 @@ const SERVERS = {
 
     total: { to: 'one', more: 'llm_total_timeout 1s;' },
 
-    limited: { to: 'llm', more: 'llm_limit zone=tenant;' },
+    limited: {
+        to: 'llm',
+        more: `llm_limit zone=tenant;
+               llm_body_max 64k;`,
+    },
 
     dead: { to: `127.0.0.1:${CLOSED_PORT}` },
 
