@@ -156,3 +156,22 @@ ngx_http_llm_install(ngx_conf_t *cf)
 
     return NGX_OK;
 }
+
+
+ngx_int_t
+ngx_http_llm_init_process(ngx_cycle_t *cycle)
+{
+    if (ngx_http_llm_balancer_init_process(cycle) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_llm_limit_init_process(cycle);
+}
+
+
+void
+ngx_http_llm_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_http_llm_limit_exit_process(cycle);
+    ngx_http_llm_balancer_exit_process(cycle);
+}

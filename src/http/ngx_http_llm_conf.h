@@ -31,6 +31,11 @@ char *ngx_http_llm_stream_directive(ngx_conf_t *cf, ngx_command_t *cmd,
 
 ngx_int_t ngx_http_llm_install(ngx_conf_t *cf);
 
+/* a worker takes its places in shared memory, and leaves them */
+
+ngx_int_t ngx_http_llm_init_process(ngx_cycle_t *cycle);
+void ngx_http_llm_exit_process(ngx_cycle_t *cycle);
+
 extern ngx_conf_enum_t  ngx_http_llm_dialects[];
 
 
