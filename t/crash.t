@@ -1,0 +1,412 @@
+# Copyright (C) the ngx_http_llm_stream_module authors
+# SPDX-License-Identifier: BSD-2-Clause
+
+# llm_least_inflight while workers are killed and the configuration is
+# reloaded under live streams.
+#
+# What is in flight is known here, from the clients' side: so each further
+# stream has to be given to one of the servers with the fewest streams, and
+# to be told that number.  Whatever is counted too much or too little shows
+# as soon as that server's turn comes, or does not.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+
+use LlmTest;
+use LlmClient;
+use LlmNginx;
+use Time::HiRes qw( sleep time );
+
+my $Port = free_port(1);
+my $Hold = 'tokens=4000; itl=50';
+my $Killed = qr/worker process \d+ exited on signal 9/;
+
+my ($Nginx, @Clients, @Numbers);
+
+sim_options('--itl', '4', '--itl-slope', '0', '--prefill', '1000000',
+            '--quiet');
+sim_start();
+
+killed();
+killed_all();
+killed_unnoticed();
+killed_in_zone();
+terminated();
+reloaded();
+reloaded_to_the_end();
+killed_under_load();
+reloaded_under_load();
+single_process();
+
+
+sub killed {
+    my (@dead, @left, $pid);
+
+    start(servers(1 .. 4));
+    open_streams('killed: before', 12, 1 .. 4);
+
+    $pid = $Clients[0]->header('X-Worker');
+    @dead = grep { $_->header('X-Worker') eq $pid } @Clients;
+    @left = grep { $_->header('X-Worker') ne $pid } @Clients;
+
+    kill_workers($pid);
+    $_->finish for @dead;
+
+    is(scalar(grep { $_->complete } @dead), 0, 'killed: its streams end');
+
+    @Clients = @left;
+    open_streams('killed: after', 12, 1 .. 4);
+    is(scalar(grep { !$_->pump } @left), 0, 'killed: the others go on');
+
+    end('killed', $Killed);
+}
+
+
+sub killed_all {
+    start(servers(1 .. 4));
+    open_streams('all killed: before', 12, 1 .. 4);
+
+    kill_workers($Nginx->workers);
+    $_->finish for @Clients;
+
+    @Clients = ();
+    open_streams('all killed: after', 8, 1 .. 4);
+
+    end('all killed', $Killed);
+}
+
+
+# the master waits for no child, so that there is no successor to clean up
+
+sub killed_unnoticed {
+    my ($left, $pid, $start);
+
+    start(servers(1 .. 4), undef, '');
+    open_streams('killed unnoticed: before', 12, 1 .. 4);
+
+    # one of them takes new connections, whichever it is that is left
+
+    $pid = ($Nginx->workers)[0];
+    $left = [ grep { $_->header('X-Worker') ne $pid } @Clients ];
+
+    kill 'STOP', $Nginx->{pid};
+    kill 'KILL', $pid;
+    $start = time;
+
+    $Nginx->await('the other worker notices', sub {
+        return scalar $Nginx->logged(qr/process $pid is gone/);
+    });
+    cmp_ok(time - $start, '<', 3, 'killed unnoticed: within 3 s');
+
+    @Clients = @$left;
+    open_streams('killed unnoticed: after', 8, 1 .. 4);
+
+    kill 'CONT', $Nginx->{pid};
+    end('killed unnoticed', $Killed);
+}
+
+
+# nginx's own count in a zone stays too high for good
+
+sub killed_in_zone {
+    start('zone llm 256k;' . servers(1, 2, max_conns => 3));
+    open_streams('killed in zone: before', 6, 1, 2);
+
+    kill_workers($Nginx->workers);
+    $_->finish for @Clients;
+
+    @Clients = ();
+    open_streams('killed in zone: after', 6, 1, 2);
+
+    end('killed in zone', $Killed);
+}
+
+
+sub terminated {
+    my (@left, $pid);
+
+    start(servers(1 .. 4));
+    open_streams('terminated: before', 12, 1 .. 4);
+
+    $pid = $Clients[0]->header('X-Worker');
+    @left = grep { $_->header('X-Worker') ne $pid } @Clients;
+
+    kill 'TERM', $pid;
+    $Nginx->await('a worker leaves', sub {
+        return !grep { $_ eq $pid } $Nginx->children;
+    });
+
+    @Clients = @left;
+    open_streams('terminated: after', 12, 1 .. 4);
+
+    end('terminated');
+}
+
+
+# servers go, come and change their places; streams stay where they are
+
+sub reloaded {
+    my @old;
+
+    start(servers(1, 2, 3));
+    open_streams('reloaded: before', 7, 1, 2, 3);
+    @old = @Clients;
+
+    $Nginx->reload(http(servers(4, 3, 2)));
+    open_streams('reloaded: servers changed', 9, 2, 3, 4);
+
+    $Nginx->reload(http(servers(3, 4, 2, 1)));
+    open_streams('reloaded: server 1 is back', 6, 1 .. 4);
+
+    $Nginx->reload(http('zone llm 256k;' . servers(1 .. 4)));
+    open_streams('reloaded: now with a zone', 4, 1 .. 4);
+
+    is(scalar(grep { !$_->pump } @old), 0, 'reloaded: streams go on');
+
+    $_->close for splice @Clients, 0, 13;
+    sleep 0.3;
+    open_streams('reloaded: old streams left', 8, 1 .. 4);
+
+    end('reloaded');
+}
+
+
+sub reloaded_to_the_end {
+    my @clients;
+
+    start(servers(1 .. 4));
+
+    @clients = map { LlmClient->open($Port, sim => 'tokens=40; itl=50') } 1..8;
+    LlmClient::await_header(@clients);
+
+    $Nginx->reload(http(servers(4, 2)));
+    $_->finish for @clients;
+
+    is(scalar(grep { $_->complete } @clients), 8,
+       'reloaded to the end: answers are whole');
+    $Nginx->await('old workers leave', sub { $Nginx->children == 2 });
+
+    open_streams('reloaded to the end: after', 4, 2, 4);
+
+    end('reloaded to the end');
+}
+
+
+sub killed_under_load {
+    my $count;
+
+    start(servers(1 .. 4));
+
+    $count = under_load(20, sub {
+        kill_workers(($Nginx->workers)[rand 2]);
+    });
+
+    open_streams('killed under load: after', 8, 1 .. 4);
+    fair('killed under load', $count);
+
+    end('killed under load', $Killed);
+}
+
+
+sub reloaded_under_load {
+    my ($count, @orders);
+
+    @orders = ([ 1, 2, 3, 4 ], [ 4, 3, 2, 1 ], [ 2, 4, 1, 3 ]);
+
+    start(servers(1 .. 4));
+
+    $count = under_load(20, sub {
+        $Nginx->reload(http(servers(@{$orders[rand @orders]})));
+    });
+
+    open_streams('reloaded under load: after', 8, 1 .. 4);
+    fair('reloaded under load', $count);
+
+    end('reloaded under load');
+}
+
+
+sub single_process {
+    start(servers(1 .. 4), 'master_process off;');
+    open_streams('single process', 8, 1 .. 4);
+
+    $_->close for splice @Clients, 0, 4;
+    sleep 0.3;
+    open_streams('single process: some left', 8, 1 .. 4);
+
+    end('single process');
+}
+
+
+# so many times, with 12 clients at work; who was served by which server
+
+sub under_load {
+    my ($times, $happens) = @_;
+    my (%count, @live, $next);
+
+    $next = time + 0.2;
+
+    while ($times || @live) {
+
+        if ($times && time > $next) {
+            $happens->();
+            $times--;
+            $next = time + 0.2;
+        }
+
+        while ($times && @live < 12) {
+            push @live, LlmClient->open($Port, sim => 'tokens=10; itl=10');
+        }
+
+        IO::Select->new(map { $_->{sock} } @live)->can_read(0.05);
+
+        for my $client (grep { !$_->pump } @live) {
+            my ($server) = $client->{raw} =~ /^X-Server: (\S+)/mi;
+            $count{$server}++ if defined $server;
+        }
+
+        @live = grep { $_->{sock} } @live;
+    }
+
+    return \%count;
+}
+
+
+sub fair {
+    my ($name, $count) = @_;
+    my ($sum, $min);
+
+    $sum += $_ for values %$count;
+    ($min) = sort { $a <=> $b } values %$count;
+
+    is(scalar keys %$count, 4, "$name: all servers are used");
+    cmp_ok($min, '>', $sum / 8, "$name: none is starved");
+}
+
+
+# opens streams one by one; each gets a server with the fewest of them
+
+sub open_streams {
+    my ($name, $streams, @numbers) = @_;
+    my (%count, @wrong);
+
+    @Numbers = @numbers;
+    $count{'127.0.0.1:' . sim_port($_)} = 0 for @numbers;
+
+    for my $client (@Clients) {
+        my $server = $client->header('X-Server');
+        $count{$server}++ if exists $count{$server};
+    }
+
+    for (1 .. $streams) {
+        my ($inflight, $client, $least, $server);
+
+        $client = LlmClient->open($Port, sim => $Hold);
+        push @Clients, $client;
+
+        $server = $client->header('X-Server') // 'none';
+        $inflight = $client->header('X-Inflight') // 'none';
+        ($least) = sort { $a <=> $b } values %count;
+
+        if (($count{$server} // -1) != $least || $inflight ne $least + 1) {
+            push @wrong, "$server is told $inflight, has "
+                         . ($count{$server} // 'nothing') . ", least is $least";
+        }
+
+        $count{$server}++;
+    }
+
+    is_deeply(\@wrong, [], $name);
+}
+
+
+sub kill_workers {
+    my (@pids) = @_;
+
+    kill 'KILL', @pids;
+
+    $Nginx->await('successors start', sub {
+        my %dead = map { $_ => 1 } @pids;
+        my @workers = $Nginx->workers;
+
+        return @workers == 2 && !grep { $dead{$_} } @workers;
+    });
+
+    $Nginx->await_ready;
+}
+
+
+sub servers {
+    my (@numbers, %options);
+
+    push @numbers, shift while @_ && $_[0] =~ /^\d+$/;
+    %options = @_;
+
+    return join('', map { 'server 127.0.0.1:' . sim_port($_)
+                          . join('', map { " $_=$options{$_}" }
+                                         sort keys %options)
+                          . ';' } @numbers);
+}
+
+
+sub http {
+    my ($servers, $reuseport) = @_;
+
+    # with sockets of their own both workers get requests
+
+    $reuseport //= 'reuseport';
+
+    return <<"END";
+    upstream llm {
+        $servers
+        llm_least_inflight;
+    }
+
+    server {
+        listen 127.0.0.1:$Port $reuseport;
+
+        add_header X-Server \$upstream_addr always;
+        add_header X-Inflight \$llm_inflight always;
+        add_header X-Worker \$pid always;
+
+        location / {
+            llm_stream on;
+            proxy_pass http://llm;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }
+    }
+END
+}
+
+
+sub start {
+    my ($servers, $main, $reuseport) = @_;
+
+    @Clients = ();
+
+    $Nginx = LlmNginx->start(binary => nginx(), module => module(),
+                             dir => "$ENV{TEST_NGINX_SERVROOT}-crash",
+                             main => $main // 'worker_processes 2;',
+                             http => http($servers, $reuseport));
+}
+
+
+# what is in flight ends; nothing is left, and nothing was wrong
+
+sub end {
+    my ($name, $expected) = @_;
+
+    $_->close for @Clients;
+    sleep 0.3;
+
+    @Clients = ();
+    open_streams("$name: at the end", scalar @Numbers, @Numbers);
+
+    $_->close for @Clients;
+    is_deeply([ $Nginx->faults($expected) ], [], "$name: no faults logged");
+
+    $Nginx->stop;
+}

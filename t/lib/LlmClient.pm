@@ -1,0 +1,191 @@
+# Copyright (C) the ngx_http_llm_stream_module authors
+# SPDX-License-Identifier: BSD-2-Clause
+
+package LlmClient;
+
+# Clients that stream at the same time, in one process and without threads.
+#
+#     $client = LlmClient->open($port, sim => 'tokens=100; itl=20');
+#     $client->header('X-Server');        waits for the response's header
+#     $client->finish;                    reads to the end
+#     $client->close;                     leaves in mid-stream
+#
+#     @clients = LlmClient::load($port, $requests, $at_once, %options);
+#
+# Options: sim, the faults and times that llm-sim is asked for; headers, a
+# hash; path; body.
+
+use strict;
+use warnings;
+
+use IO::Select;
+use IO::Socket::INET;
+use Time::HiRes qw( time );
+
+our $Timeout = 20;
+
+
+sub open {
+    my ($class, $port, %options) = @_;
+    my ($body, $path, $self, $sock, %headers);
+
+    $sock = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
+                                  PeerPort => $port, Proto => 'tcp')
+        or die "connect to port $port: $!\n";
+
+    $body = $options{body} // '{"model":"sim","stream":true,"messages":'
+                              . '[{"role":"user","content":"hello"}]}';
+    $path = $options{path} // '/v1/chat/completions';
+
+    %headers = (Host => 'localhost', Connection => 'close',
+                'Content-Type' => 'application/json',
+                'Content-Length' => length $body,
+                'X-LLM-Sim' => $options{sim} // 'tokens=8',
+                %{$options{headers} // {}});
+
+    $sock->syswrite("POST $path HTTP/1.1\r\n"
+                    . join('', map { "$_: $headers{$_}\r\n" }
+                                   sort keys %headers)
+                    . "\r\n$body");
+    $sock->blocking(0);
+
+    $self = { sock => $sock, raw => '', start => time };
+
+    return bless $self, $class;
+}
+
+
+# reads what is there; false when nothing more will come
+
+sub pump {
+    my ($self) = @_;
+    my $n;
+
+    return 0 if !$self->{sock};
+
+    do {
+        $n = $self->{sock}->sysread($self->{raw}, 65536, length $self->{raw});
+    } while ($n);
+
+    return 1 if !defined $n && $!{EAGAIN};
+
+    $self->close;
+
+    return 0;
+}
+
+
+sub close {
+    my ($self) = @_;
+
+    return if !$self->{sock};
+
+    $self->{sock}->close;
+    $self->{sock} = undef;
+    $self->{seconds} = time - $self->{start};
+}
+
+
+# reads from all clients until none is left that wants more
+
+sub await {
+    my ($wants, @clients) = @_;
+    my ($deadline, $select);
+
+    $deadline = time + $Timeout;
+
+    for ( ;; ) {
+        @clients = grep { $_->{sock} && $wants->($_) } @clients;
+        return if !@clients;
+
+        die "no answer within $Timeout s\n" if time > $deadline;
+
+        $select = IO::Select->new(map { $_->{sock} } @clients);
+        $select->can_read(0.2);
+
+        $_->pump for @clients;
+    }
+}
+
+
+sub await_header {
+    await(sub { $_[0]{raw} !~ /\r\n\r\n/ }, @_);
+}
+
+
+sub await_end {
+    await(sub { 1 }, @_);
+}
+
+
+sub header {
+    my ($self, $name) = @_;
+
+    await_header($self);
+
+    return $self->{raw} =~ /^\Q$name\E: ([^\r\n]*)/mi ? $1 : undef;
+}
+
+
+# 0 where there was no response at all
+
+sub status {
+    my ($self) = @_;
+
+    await_header($self);
+
+    return $self->{raw} =~ m{^HTTP/1\.\d (\d+)} ? $1 : 0;
+}
+
+
+sub finish {
+    my ($self) = @_;
+
+    await_end($self);
+
+    return $self;
+}
+
+
+sub body {
+    my ($self) = @_;
+    my ($body) = $self->{raw} =~ /\r\n\r\n(.*)/s;
+
+    return $body // '';
+}
+
+
+# the answer ended with its terminal marker, and its transport cleanly
+
+sub complete {
+    my ($self) = @_;
+
+    return $self->body =~ /data: \[DONE\]/ && $self->body =~ /\r\n0\r\n\r\n$/;
+}
+
+
+# so many requests, so many of them at once, each new one when one has ended
+
+sub load {
+    my ($port, $requests, $at_once, %options) = @_;
+    my (@clients, @live, $select);
+
+    while (@clients < $requests || @live) {
+
+        while (@live < $at_once && @clients < $requests) {
+            push @live, LlmClient->open($port, %options);
+            push @clients, $live[-1];
+        }
+
+        $select = IO::Select->new(map { $_->{sock} } @live);
+
+        die "no answer within $Timeout s\n" if !$select->can_read($Timeout);
+
+        @live = grep { $_->pump } @live;
+    }
+
+    return @clients;
+}
+
+
+1;

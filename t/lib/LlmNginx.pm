@@ -1,0 +1,216 @@
+# Copyright (C) the ngx_http_llm_stream_module authors
+# SPDX-License-Identifier: BSD-2-Clause
+
+package LlmNginx;
+
+# An nginx of one's own, to be reloaded and to have its workers killed: what
+# Test::Nginx has no blocks for.
+#
+#     $nginx = LlmNginx->start(binary => ..., module => ..., dir => ...,
+#                              main => 'worker_processes 2;',
+#                              http => 'server { ... }');
+#     $nginx->reload($http);          returns when the new workers work
+#     $nginx->workers;                their pids, without those that leave
+#     $nginx->faults(qr/.../);        lines that no test may cause; those
+#                                     that match are expected
+#     $nginx->stop;
+
+use strict;
+use warnings;
+
+use File::Path qw( make_path remove_tree );
+use POSIX ();
+use Time::HiRes qw( sleep time );
+
+our $Timeout = 10;
+
+
+sub start {
+    my ($class, %options) = @_;
+    my ($pid, $self);
+
+    $self = bless { %options }, $class;
+
+    remove_tree($self->{dir});
+    make_path("$self->{dir}/logs");
+    $self->configure($self->{http});
+
+    $pid = fork // die "fork: $!\n";
+
+    if ($pid == 0) {
+        open STDERR, '>>', "$self->{dir}/logs/stderr.log";
+        exec { $self->{binary} } $self->{binary}, '-p', "$self->{dir}/",
+             '-c', 'nginx.conf', '-e', 'logs/error.log'
+            or POSIX::_exit(1);
+    }
+
+    $self->{pid} = $pid;
+    $self->await('nginx starts', sub { $self->ready > 0 });
+
+    return $self;
+}
+
+
+sub configure {
+    my ($self, $http) = @_;
+
+    open my $conf, '>', "$self->{dir}/nginx.conf" or die "nginx.conf: $!\n";
+
+    print $conf <<"END";
+load_module $self->{module};
+daemon off;
+pid logs/nginx.pid;
+error_log logs/error.log debug;
+$self->{main}
+events {
+    worker_connections 512;
+}
+http {
+    access_log off;
+    client_body_temp_path temp_body;
+    proxy_temp_path temp_proxy;
+    fastcgi_temp_path temp_fastcgi;
+    uwsgi_temp_path temp_uwsgi;
+    scgi_temp_path temp_scgi;
+    $http
+}
+END
+
+    close $conf;
+}
+
+
+# how many workers have come to their event loop so far
+
+sub ready {
+    my ($self) = @_;
+    my @lines = $self->logged(qr/: worker cycle$/);
+    my %seen = map { /(\d+)#/ => 1 } @lines;
+
+    return scalar keys %seen;
+}
+
+
+sub reload {
+    my ($self, $http) = @_;
+    my @old = $self->workers;
+
+    $self->configure($http);
+
+    kill 'HUP', $self->{pid};
+
+    $self->await('new workers start', sub {
+        my %old = map { $_ => 1 } @old;
+        my @new = $self->workers;
+
+        return @new == @old && !grep { $old{$_} } @new;
+    });
+
+    $self->await_ready;
+}
+
+
+# the workers that are there have come to their event loop
+
+sub await_ready {
+    my ($self) = @_;
+
+    $self->await('workers work', sub {
+        my %seen = map { /(\d+)#/ => 1 } $self->logged(qr/: worker cycle$/);
+        my @workers = $self->workers;
+
+        return @workers && !grep { !$seen{$_} } @workers;
+    });
+}
+
+
+sub workers {
+    my ($self) = @_;
+    my @workers;
+
+    for my $pid ($self->children) {
+        open my $cmd, '<', "/proc/$pid/cmdline" or next;
+        my $title = <$cmd> // '';
+
+        push @workers, $pid if $title =~ /worker process(?! is shut)/;
+    }
+
+    return @workers;
+}
+
+
+sub children {
+    my ($self) = @_;
+
+    open my $in, '<', "/proc/$self->{pid}/task/$self->{pid}/children"
+        or return;
+
+    return split ' ', <$in> // '';
+}
+
+
+sub await {
+    my ($self, $what, $happened) = @_;
+    my $deadline = time + $Timeout;
+
+    until ($happened->()) {
+        if (time > $deadline) {
+            $self->stop;
+            die "$what: not within $Timeout s, see $self->{dir}/logs\n";
+        }
+
+        sleep 0.02;
+    }
+}
+
+
+sub logged {
+    my ($self, $pattern) = @_;
+
+    open my $log, '<', "$self->{dir}/logs/error.log" or return;
+
+    return grep { $_ =~ $pattern } <$log>;
+}
+
+
+sub faults {
+    my ($self, $expected) = @_;
+    my @lines = $self->logged(qr/\[(?:alert|emerg)\]/);
+
+    if (open my $log, '<', "$self->{dir}/logs/stderr.log") {
+        push @lines, grep { /Sanitizer|runtime error:/ } <$log>;
+    }
+
+    return grep { !defined $expected || $_ !~ $expected } @lines;
+}
+
+
+# ends at once, with what its workers serve; a master may have been stopped
+
+sub stop {
+    my ($self) = @_;
+    my $deadline = time + $Timeout;
+
+    return if !$self->{pid};
+
+    kill 'TERM', $self->{pid};
+    kill 'CONT', $self->{pid};
+
+    while (waitpid($self->{pid}, POSIX::WNOHANG()) == 0) {
+        kill 'KILL', $self->{pid}, $self->children if time > $deadline;
+        sleep 0.02;
+    }
+
+    $self->{pid} = 0;
+}
+
+
+sub DESTROY {
+    my ($self) = @_;
+    local ($?, $@);
+
+    $self->stop;
+}
+
+
+1;
