@@ -13,10 +13,12 @@
 
 #define NGX_HTTP_LLM_KEY_QUIET_NS  ((int64_t) 60 * 1000 * 1000 * 1000)
 
+/* 63 years: more is never carried over to another speed */
+#define NGX_HTTP_LLM_KEY_AHEAD_NS  2e18
 
-_Static_assert(sizeof(ngx_http_llm_key_t) <= NGX_HTTP_LLM_KEY_CHUNK
-               && sizeof(ngx_http_llm_key_t) > NGX_HTTP_LLM_KEY_CHUNK / 2,
-               "a key takes one chunk");
+
+_Static_assert(sizeof(ngx_http_llm_key_t) <= NGX_HTTP_LLM_KEY_CHUNK,
+               "a key fits a chunk");
 
 
 static ngx_http_llm_key_t **ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone,
@@ -79,8 +81,7 @@ ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
     ngx_http_llm_key_t  *key, **slot;
 
-    key = ngx_http_llm_key_alloc_locked(take, sizeof(ngx_http_llm_key_t),
-                                        now_ns);
+    key = ngx_http_llm_key_alloc_locked(take, now_ns);
     if (key == NULL) {
         return NULL;
     }
@@ -100,16 +101,62 @@ ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 }
 
 
-void *
-ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take, size_t size,
-    int64_t now_ns)
+void
+ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
+    const ngx_llm_rate_t *rate, int64_t now_ns)
 {
-    void  *p;
+    double                 ahead_ns;
+    ngx_llm_bucket_t      *bucket;
+    ngx_http_llm_speed_t  *speed;
 
-    p = ngx_slab_alloc_locked(take->zone->shpool, size);
+    bucket = &key->buckets[budget];
+    speed = &key->speeds[budget];
+
+    if (speed->tokens == rate->tokens && speed->period_ns == rate->period_ns) {
+        return;
+    }
+
+    ahead_ns = ngx_llm_bucket_full_in(bucket, now_ns);
+
+    if (ahead_ns > 0) {
+        ahead_ns *= (double) speed->tokens / speed->period_ns
+                    * rate->period_ns / rate->tokens;
+
+        bucket->tat_ns = now_ns + 1
+                    + (int64_t) ngx_min(ahead_ns, NGX_HTTP_LLM_KEY_AHEAD_NS);
+    }
+
+    speed->tokens = rate->tokens;
+    speed->period_ns = rate->period_ns;
+}
+
+
+void
+ngx_http_llm_key_charge(ngx_http_llm_key_t *key, ngx_uint_t budget,
+    int64_t cost, int64_t now_ns)
+{
+    ngx_llm_rate_t  rate;
+
+    rate.tokens = key->speeds[budget].tokens;
+    rate.period_ns = key->speeds[budget].period_ns;
+    rate.burst = 0;
+
+    ngx_llm_bucket_take(&key->buckets[budget], &rate, cost, now_ns);
+}
+
+
+void *
+ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take, int64_t now_ns)
+{
+    void             *p;
+    ngx_slab_pool_t  *shpool;
+
+    shpool = take->zone->shpool;
+
+    p = ngx_slab_alloc_locked(shpool, NGX_HTTP_LLM_KEY_CHUNK);
 
     if (p == NULL && ngx_http_llm_key_evict_locked(take, now_ns) == NGX_OK) {
-        p = ngx_slab_alloc_locked(take->zone->shpool, size);
+        p = ngx_slab_alloc_locked(shpool, NGX_HTTP_LLM_KEY_CHUNK);
     }
 
     return p;

@@ -22,9 +22,9 @@
 #define NGX_HTTP_LLM_ZONE_VERSION  1
 
 /* models whose mean a key remembers */
-#define NGX_HTTP_LLM_KEY_MODELS    8
+#define NGX_HTTP_LLM_KEY_MODELS    4
 
-/* the slab's chunk that a key and a hold both fit: one makes room for one */
+/* what the slab gives for a key, and for a hold: one makes room for one */
 #define NGX_HTTP_LLM_KEY_CHUNK     128
 
 
@@ -35,6 +35,14 @@ typedef struct {
     /* tokens of a completion scaled by 16 */
     uint32_t                mean_16;
 } ngx_http_llm_mean_t;
+
+
+/* a rate without its burst */
+
+typedef struct {
+    int64_t                 tokens;
+    int64_t                 period_ns;
+} ngx_http_llm_speed_t;
 
 
 struct ngx_http_llm_key_s {
@@ -48,7 +56,9 @@ struct ngx_http_llm_key_s {
 
     uint32_t                holds;
 
+    /* buckets count time: what that is in tokens is said by the speeds */
     ngx_llm_bucket_t        buckets[NGX_HTTP_LLM_BUDGETS];
+    ngx_http_llm_speed_t    speeds[NGX_HTTP_LLM_BUDGETS];
 
     /* the one learned last comes first */
     ngx_http_llm_mean_t     means[NGX_HTTP_LLM_KEY_MODELS];
@@ -86,9 +96,22 @@ ngx_http_llm_key_t *ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone,
 ngx_http_llm_key_t *ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
 
+/*
+ * The speed of a budget from here on.  Tokens that are not refilled yet stay
+ * as many as they were: a client with a new plan has it at once.
+ */
+
+void ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
+    const ngx_llm_rate_t *rate, int64_t now_ns);
+
+/* takes tokens of a budget at its speed, or gives back: cost < 0 */
+
+void ngx_http_llm_key_charge(ngx_http_llm_key_t *key, ngx_uint_t budget,
+    int64_t cost, int64_t now_ns);
+
 /* one chunk, if need be that of a key that is dropped */
 
-void *ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take, size_t size,
+void *ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
 
 /* is the most recently used one; a key with holds always is */

@@ -8,13 +8,20 @@
 #include "ngx_http_llm_key.h"
 
 
-/* shared, so that what a dead process took can be given back */
+/*
+ * Shared, so that what a dead process took can be given back.  It is smaller
+ * than a key, but takes a chunk of the same size, so that a key that is
+ * dropped makes room for it.
+ */
 
 struct ngx_http_llm_hold_s {
     ngx_queue_t             queue;
     ngx_http_llm_key_t     *key;
-    ngx_llm_rate_t          rates[NGX_HTTP_LLM_BUDGETS];
     int64_t                 costs[NGX_HTTP_LLM_BUDGETS];
+
+    /* bits: the budgets that apply */
+    uint32_t                budgets;
+
     uint32_t                model;
 
     /* the process that holds it */
@@ -23,9 +30,8 @@ struct ngx_http_llm_hold_s {
 };
 
 
-_Static_assert(sizeof(ngx_http_llm_hold_t) <= NGX_HTTP_LLM_KEY_CHUNK
-               && sizeof(ngx_http_llm_hold_t) > NGX_HTTP_LLM_KEY_CHUNK / 2,
-               "a hold takes one chunk");
+_Static_assert(sizeof(ngx_http_llm_hold_t) <= NGX_HTTP_LLM_KEY_CHUNK,
+               "a hold fits a chunk");
 
 
 static ngx_int_t ngx_http_llm_zone_init(ngx_shm_zone_t *shm_zone, void *data);
@@ -265,7 +271,11 @@ ngx_http_llm_zone_look_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 
         if (take->rates[b].tokens == 0) {
             take->costs[b] = 0;
+            take->delay_ns[b] = 0;
+            continue;
         }
+
+        ngx_http_llm_key_speed(key, b, &take->rates[b], now_ns);
 
         take->delay_ns[b] = ngx_llm_bucket_delay(&key->buckets[b],
                                                  &take->rates[b],
@@ -318,8 +328,7 @@ ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 
     ngx_http_llm_key_hold_locked(take->zone, key);
 
-    hold = ngx_http_llm_key_alloc_locked(take, sizeof(ngx_http_llm_hold_t),
-                                         now_ns);
+    hold = ngx_http_llm_key_alloc_locked(take, now_ns);
     if (hold == NULL) {
         ngx_http_llm_key_release_locked(take->zone, key);
         take->refused = 1;
@@ -330,13 +339,15 @@ ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     hold->model = take->model;
     hold->pid = ngx_pid;
     hold->slot = ngx_process_slot;
+    hold->budgets = 0;
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-        hold->rates[b] = take->rates[b];
         hold->costs[b] = take->costs[b];
 
-        ngx_llm_bucket_take(&key->buckets[b], &take->rates[b],
-                            take->costs[b], now_ns);
+        if (take->rates[b].tokens) {
+            hold->budgets |= 1 << b;
+            ngx_http_llm_key_charge(key, b, take->costs[b], now_ns);
+        }
     }
 
     ngx_queue_insert_head(&take->zone->sh->holds, &hold->queue);
@@ -433,8 +444,9 @@ ngx_http_llm_zone_end_locked(ngx_http_llm_zone_t *zone,
     key = hold->key;
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-        ngx_llm_bucket_take(&key->buckets[b], &hold->rates[b],
-                            costs[b] - hold->costs[b], now_ns);
+        if (hold->budgets & (1 << b)) {
+            ngx_http_llm_key_charge(key, b, costs[b] - hold->costs[b], now_ns);
+        }
     }
 
     ngx_queue_remove(&hold->queue);
