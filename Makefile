@@ -274,7 +274,7 @@ tests_env  = TEST_NGINX_BINARY=$(abspath $(NGINX)) \
 suites: build tools
 	@tools/install-deps perl suites
 	@test -n "$(T)" || { echo "no suites"; exit 1; }
-	@$(tests_env) prove -It/lib $(T)
+	@$(tests_env) prove -j$(JOBS) -It/lib $(T)
 
 ##   asan      build/asan/ngx_http_llm_stream_module.so, with ASan and
 ##             UBSan, and the suites run with it

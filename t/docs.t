@@ -19,7 +19,7 @@ chdir dirname(__FILE__) . '/..' or die "chdir: $!";
 my %LAYERS = (
     core => { ours => [qw( core )], nginx => qr{ (?!) }x },
     shm => { ours => [qw( core shm )],
-             nginx => qr{ ^ngx_(?:config|core)\.h$ }x },
+             nginx => qr{ ^ngx_(?:config|core|event)\.h$ }x },
     redis => { ours => [qw( core shm redis )],
                nginx => qr{ ^ngx_(?:config|core|event)\.h$ }x },
     http => { ours => [qw( core shm redis http )], nginx => qr{ ^ngx_ }x },

@@ -231,7 +231,7 @@ sub sim_start {
     @args = ($ENV{TEST_LLM_SIM} || "$Build/llm-sim",
              (map { ('--listen', '127.0.0.1:' . sim_port($_)) }
                   1 .. $Servers),
-             @SimOptions);
+             '--quiet', @SimOptions);
 
     die "no $args[0]: run 'make tools' first\n" unless -x $args[0];
 
