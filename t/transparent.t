@@ -21,17 +21,9 @@ my $Body = '{"model":"sim","stream":true,"stream_options":'
            . '{"include_usage":true},"max_tokens":200000,"messages":'
            . '[{"role":"user","content":"hello"}]}';
 
-add_response_body_check(\&live);
 workers(1);
 
 run_tests();
-
-
-sub live {
-    my ($block) = @_;
-
-    $block->live->($block->name) if defined $block->live;
-}
 
 
 # the bytes of a stream, and when each event was there

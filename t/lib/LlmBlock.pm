@@ -11,6 +11,8 @@ package LlmBlock;
 #     --- sim               the X-LLM-Sim header: times and faults
 #     --- path              default: /v1/chat/completions
 #     --- body              default: a small chat request that streams
+#     --- live eval         sub { .. }, called with the block's name while
+#                           nginx runs, behind the request
 #     --- log               NAME: VALUE lines, $llm_NAME (or $NAME) as logged
 #                           for the request, awaited up to 3 s; a VALUE
 #                           /between slashes/ is a pattern, "-" is no value
@@ -40,7 +42,7 @@ my $Log;
 
 sub import {
     Test::Nginx::Socket::add_block_preprocessor(\&prepare);
-    Test::Nginx::Socket::add_response_body_check(\&check_log);
+    Test::Nginx::Socket::add_response_body_check(\&check);
 }
 
 
@@ -95,11 +97,19 @@ sub one_line {
 }
 
 
-sub check_log {
+sub check {
     my ($block, $body, $req_idx, $repeated_req_idx, $dry_run) = @_;
-    my ($deadline, $line, $name, $want, %got);
 
-    return if !defined $block->log || $dry_run;
+    return if $dry_run;
+
+    $block->live->($block->name) if defined $block->live;
+    check_log($block) if defined $block->log;
+}
+
+
+sub check_log {
+    my ($block) = @_;
+    my ($deadline, $line, $name, $want, %got);
 
     $deadline = time + 3;
 
