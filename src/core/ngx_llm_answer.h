@@ -124,8 +124,9 @@ size_t ngx_llm_answer_next(ngx_llm_answer_t *answer,
     const ngx_llm_frame_t *frame, const unsigned char *p, size_t len);
 
 /*
- * As ngx_llm_answer_event() for a whole answer that is not streamed, or for an error's body:
- * NGX_LLM_EV_END says that it was read, and no events are counted.
+ * As ngx_llm_answer_event() for a whole answer that is not streamed, or for
+ * an error's body: NGX_LLM_EV_END says that it was read, and no events are
+ * counted.
  */
 
 unsigned ngx_llm_answer_body(ngx_llm_answer_t *answer,

@@ -83,9 +83,10 @@ size_t ngx_llm_frame_next(ngx_llm_frame_t *frame, const unsigned char *p,
 /*
  * Reads a whole event as ngx_llm_frame_next() delimited it (its BOM, line
  * ends and comments included; the end may be missing: a stream's unfinished
- * last event).  A BOM is skipped before any event, not the first one alone.  One data line is returned as a slice of the event; several
- * are joined in join[0..join_bytes), which must be as long as the event at
- * least, or NULL: then such an event returns NGX_LLM_NO_MEMORY.
+ * last event).  A BOM is skipped before any event, not the first one alone.
+ * One data line is returned as a slice of the event; several are joined in
+ * join[0..join_bytes), which must be as long as the event at least, or NULL:
+ * then such an event returns NGX_LLM_NO_MEMORY.
  */
 
 ngx_llm_rc_e ngx_llm_frame_event(ngx_llm_framing_e framing,

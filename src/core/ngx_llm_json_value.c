@@ -109,8 +109,13 @@ ngx_llm_json_exponent(const unsigned char *p, size_t len, int64_t *power)
     }
 
     minus = (p[1] == '-');
+    i = (minus || p[1] == '+') ? 2 : 1;
 
-    for (i = (minus || p[1] == '+') ? 2 : 1; i < len; i++) {
+    if (i == len) {
+        return NGX_LLM_INVALID;
+    }
+
+    for ( /* void */ ; i < len; i++) {
 
         if (p[i] < '0' || p[i] > '9') {
             return NGX_LLM_INVALID;

@@ -556,7 +556,8 @@ test_limits(void)
     ngx_llm_answer_t    answer;
     ngx_llm_scratch_t   scratch;
 
-    static const char  open[] = "data: {\"choices\":[{\"delta\":{\"content\":\"";
+    static const char  open[] =
+        "data: {\"choices\":[{\"delta\":{\"content\":\"";
     static const char  close[] = "\"}}]}\n\n";
     static const char  filler[] = "data: {\"x\":[],\ndata: \"y\":\"";
 
@@ -610,8 +611,9 @@ test_limits(void)
     /* names that are longer than what is kept */
 
     len = snprintf((char *) big, 1024,
-                   "data: {\"model\":\"%0200d\",\"choices\":[{\"finish_reason\":"
-                   "\"%0100d\"}],\"error\":{\"type\":\"%0300d\"}}\n\n",
+                   "data: {\"model\":\"%0200d\","
+                   "\"choices\":[{\"finish_reason\":\"%0100d\"}],"
+                   "\"error\":{\"type\":\"%0300d\"}}\n\n",
                    0, 0, 0);
 
     ngx_llm_answer_event(&answer, big, len, &scratch);
