@@ -295,14 +295,12 @@ ngx_http_llm_exchange_filter_init(void *data)
 {
     ngx_int_t                 rc;
     ngx_http_request_t       *r;
-    ngx_http_llm_ctx_t       *ctx;
     ngx_http_upstream_t      *u;
     ngx_http_llm_exchange_t  *ex;
 
     r = data;
     u = r->upstream;
-    ctx = ngx_http_llm_find_ctx(r);
-    ex = ctx->exchange;
+    ex = ngx_http_llm_get_exchange(u);
 
     rc = ex->input_filter_init(ex->input_filter_ctx);
 
@@ -322,14 +320,12 @@ static ngx_int_t
 ngx_http_llm_exchange_filter(void *data, ssize_t bytes)
 {
     ngx_http_request_t       *r;
-    ngx_http_llm_ctx_t       *ctx;
     ngx_http_upstream_t      *u;
     ngx_http_llm_exchange_t  *ex;
 
     r = data;
     u = r->upstream;
-    ctx = ngx_http_llm_find_ctx(r);
-    ex = ctx->exchange;
+    ex = ngx_http_llm_get_exchange(u);
 
     if (!ex->broken
         && ex->input_filter(ex->input_filter_ctx, bytes) == NGX_ERROR)

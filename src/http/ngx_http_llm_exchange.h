@@ -51,6 +51,10 @@ struct ngx_http_llm_exchange_s {
 };
 
 
+/* for our hooks: whoever else's u->conf it is, they do not run */
+
+#define ngx_http_llm_get_exchange(u)  ((ngx_http_llm_exchange_t *) (u)->conf)
+
 /* puts the exchange in the place of the location's content handler */
 
 void ngx_http_llm_exchange_prepare(ngx_http_request_t *r,

@@ -17,6 +17,8 @@
 #define NGX_HTTP_LLM_EVENT_BYTES  1024
 
 
+static ngx_int_t ngx_http_llm_relay_wait(ngx_http_request_t *r,
+    ngx_http_llm_relay_t *relay, ngx_chain_t *in);
 static ngx_int_t ngx_http_llm_relay_buf(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_buf_t *b, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_piece(ngx_http_request_t *r,
@@ -39,7 +41,8 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_chain_t *in)
 {
     ngx_buf_t             *b;
-    ngx_uint_t             last;
+    ngx_int_t              rc;
+    ngx_uint_t             last, waited;
     ngx_chain_t           *cl, *out, **ll;
     ngx_http_llm_relay_t  *relay;
 
@@ -61,36 +64,32 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return ngx_http_llm_relay_next(r, relay, NULL);
     }
 
-    if (ngx_chain_add_copy(r->pool, &relay->in, in) != NGX_OK) {
-        return NGX_ERROR;
-    }
+    waited = 0;
 
-    /*
-     * Upstream's buffers are its backpressure: while a copy of ours waits
-     * for a slow client they are left alone, or reading would go on
-     */
+    if (relay->in || (relay->busy && r->connection->buffered)) {
+        rc = ngx_http_llm_relay_wait(r, relay, in);
 
-    if (relay->busy && r->connection->buffered) {
-
-        if (ngx_http_llm_relay_next(r, relay, NULL) == NGX_ERROR) {
-            return NGX_ERROR;
+        if (rc != NGX_OK) {
+            return rc;
         }
 
-        if (relay->busy && !ngx_http_llm_chain_has_last(relay->in)) {
-            return NGX_AGAIN;
-        }
+        in = relay->in;
+        relay->in = NULL;
+        waited = 1;
     }
 
     out = NULL;
     ll = &out;
     last = 0;
 
-    while (relay->in) {
-        cl = relay->in;
-        relay->in = cl->next;
+    while (in) {
+        b = in->buf;
+        cl = in;
+        in = in->next;
 
-        b = cl->buf;
-        ngx_free_chain(r->pool, cl);
+        if (waited) {
+            ngx_free_chain(r->pool, cl);
+        }
 
         last |= b->last_buf;
 
@@ -122,6 +121,31 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     *ll = NULL;
 
     return ngx_http_llm_relay_next(r, relay, out);
+}
+
+
+/*
+ * Upstream's buffers are its backpressure: while a copy of ours waits for a
+ * slow client they are left alone, or reading would go on.
+ */
+
+static ngx_int_t
+ngx_http_llm_relay_wait(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
+    ngx_chain_t *in)
+{
+    if (ngx_chain_add_copy(r->pool, &relay->in, in) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_llm_relay_next(r, relay, NULL) == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    if (relay->busy && !ngx_http_llm_chain_has_last(relay->in)) {
+        return NGX_AGAIN;
+    }
+
+    return NGX_OK;
 }
 
 
