@@ -83,6 +83,7 @@ load_generate(load_trace_t *trace, const char *kind)
     }
 
     load_generate_state = load_conf.seed;
+    load_generate_block = load_random_mix(load_conf.seed, 1) >> 1;
     at_ms = 0;
 
     while (trace->njobs < model->requests && trace->njobs < load_conf.limit) {
@@ -171,18 +172,19 @@ load_generate_continue(load_trace_t *trace, load_job_t *job)
 }
 
 
-/* the longer ones of the conversations are those that go on */
+/* the longer ones of the conversations are more likely to go on */
 
 static const load_job_t *
 load_generate_past(load_trace_t *trace)
 {
-    size_t             i, n, k;
+    size_t             i, n, k, picks;
     const load_job_t  *past, *other;
 
     n = trace->njobs - 1;
     past = NULL;
+    picks = load_random(&load_generate_state) % 4 ? 2 : 1;
 
-    for (i = 0; i < 2; i++) {
+    for (i = 0; i < picks; i++) {
         k = load_random(&load_generate_state)
             % (n < LOAD_RECENT ? n : LOAD_RECENT);
 

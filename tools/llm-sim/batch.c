@@ -12,22 +12,25 @@
 
 /*
  * Continuous batching, as inference servers with chunked prefill do it.  A
- * server works in steps.  At the start of a step, waiting requests move into
- * the batch while it has room.  In a step
+ * server works in steps.  In a step
  *
  *   - every request that is decoding gets one token:
  *     itl + itl_slope * (decoding - 1) ms, if any is decoding;
- *   - the oldest prompts that are not yet computed get up to "chunk" prompt
- *     tokens (512) between them, one prompt after the other: tokens / prefill
- *     seconds.  With the last of its prompt a request makes its first token.
+ *   - up to "chunk" prompt tokens (512) are computed, one prompt after the
+ *     other: tokens / prefill seconds.  With the last of its prompt a request
+ *     makes its first token.
  *
  * The step lasts the sum of both, divided by the server's speed and the time
  * scale.  So a prompt delays the tokens of the others by at most 512 /
- * prefill seconds a step, and is itself slowed by their decoding.  Nothing
- * to do: the next request starts a step at once.
+ * prefill seconds a step, and is itself slowed by their decoding.  Between
+ * two steps, waiting requests move into the batch, in their order, as long
+ * as it has room and the prompts in it do not fill the next step: there the
+ * prefix cache is asked and the header sent.  Nothing to do: the next request
+ * starts a step at once.
  *
  * Requests that order their own times (ttft, itl) take a place in the batch
- * and their own clock instead, and cost the others nothing.
+ * and their own clock instead; a prompt with its own ttft costs the others
+ * nothing, and does not wait for their prompts.
  */
 
 #define SIM_OWN_BURST  16
@@ -50,6 +53,7 @@ sim_batch_init(sim_server_t *s)
     s->step.handler = sim_batch_step;
 
     link_init(&s->queue);
+    link_init(&s->timed);
     link_init(&s->prefill);
     link_init(&s->decode);
 
@@ -69,9 +73,13 @@ sim_batch_scale(const sim_server_t *s)
 void
 sim_batch_add(sim_req_t *r)
 {
+    sim_server_t  *s;
+
+    s = r->server;
+
     r->state = SIM_REQ_QUEUED;
-    link_append(&r->server->queue, &r->link);
-    sim_batch_kick(r->server);
+    link_append(r->order.ttft_ms >= 0 ? &s->timed : &s->queue, &r->link);
+    sim_batch_kick(s);
 }
 
 
@@ -85,6 +93,9 @@ sim_batch_remove(sim_req_t *r)
     link_remove(&r->link);
     loop_timer_del(&r->timer);
 
+    s->prefill_left -= r->prefill_left;
+    r->prefill_left = 0;
+
     if (r->decoding) {
         r->decoding = 0;
         s->decoding--;
@@ -94,7 +105,7 @@ sim_batch_remove(sim_req_t *r)
         r->state = SIM_REQ_FLUSH;
         s->running--;
 
-        if (!link_empty(&s->queue)) {
+        if (!link_empty(&s->queue) || !link_empty(&s->timed)) {
             sim_batch_kick(s);
         }
     }
@@ -171,6 +182,7 @@ sim_batch_prefill(sim_server_t *s)
         n = r->prefill_left < s->step_tokens ? r->prefill_left
                                              : s->step_tokens;
         s->step_tokens -= n;
+        s->prefill_left -= n;
         r->prefill_left -= n;
 
         if (r->prefill_left) {
@@ -190,8 +202,17 @@ sim_batch_admit(sim_server_t *s)
 {
     link_t  *x;
 
-    while (s->running < sim_conf.batch && !link_empty(&s->queue)) {
-        x = s->queue.next;
+    while (s->running < sim_conf.batch) {
+
+        x = s->timed.next;
+
+        if (x == &s->timed) {
+            x = s->queue.next;
+
+            if (x == &s->queue || s->prefill_left >= sim_conf.chunk) {
+                return;
+            }
+        }
 
         link_remove(x);
         s->running++;
@@ -224,6 +245,7 @@ sim_batch_place(sim_req_t *r)
         /* the last token is computed even if all of the prompt is cached */
 
         r->prefill_left = r->cached < r->prompt ? r->prompt - r->cached : 1;
+        s->prefill_left += r->prefill_left;
         link_append(&s->prefill, &r->link);
     }
 
@@ -267,32 +289,20 @@ sim_batch_first(sim_req_t *r)
 static uint64_t
 sim_batch_work(sim_server_t *s)
 {
-    double      ms;
-    link_t     *x;
-    uint64_t    us;
-    sim_req_t  *r;
+    double    ms;
+    uint64_t  us;
 
     ms = 0;
 
     if (s->decoding) {
         ms = sim_conf.itl_ms + sim_conf.itl_slope_ms * (s->decoding - 1);
 
-    } else if (link_empty(&s->prefill)) {
+    } else if (s->prefill_left == 0) {
         return 0;
     }
 
-    for (x = s->prefill.next;
-         x != &s->prefill && s->step_tokens < sim_conf.chunk;
-         x = x->next)
-    {
-        r = loop_data(x, sim_req_t, link);
-        s->step_tokens += r->prefill_left;
-    }
-
-    if (s->step_tokens > sim_conf.chunk) {
-        s->step_tokens = sim_conf.chunk;
-    }
-
+    s->step_tokens = s->prefill_left < sim_conf.chunk ? s->prefill_left
+                                                      : sim_conf.chunk;
     ms += s->step_tokens * 1000.0 / sim_conf.prefill_per_sec;
 
     us = (uint64_t) (ms * 1000 / sim_batch_scale(s));

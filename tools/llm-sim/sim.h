@@ -111,10 +111,12 @@ struct sim_server_s {
     unsigned              port;
     double                speed;
     link_t                queue;
+    link_t                timed;            /* queued, with a ttft */
     link_t                prefill;
     link_t                decode;
     size_t                decoding;         /* elements of decode */
     size_t                running;          /* in the batch, in any way */
+    uint64_t              prefill_left;     /* tokens of those in prefill */
     uint64_t              step_tokens;      /* of prefill, in this step */
     sim_cache_t          *cache;
     sim_stats_t           stats;
