@@ -114,8 +114,8 @@ test_hash(void)
 
     /* the specification's own values, and a chain over all lengths */
 
-              != prefix(RESPONSES,
-                        "{\"instructions\":\"s\",\"input\":\"v\"}"),
+    tap_ok(ngx_llm_hash((const unsigned char *) "", 0, 0)
+           == UINT64_C(0xef46db3751d8e999),
            "hash of nothing");
     tap_ok(ngx_llm_hash((const unsigned char *) "abc", 3, 0)
            == UINT64_C(0x44bc2cf5ad770999), "hash of abc");
