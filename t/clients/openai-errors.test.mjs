@@ -120,7 +120,7 @@ modulePromise('the client waits as it is told, and then succeeds',
     const told_ms = +calls[0].headers.get('retry-after-ms');
     const waited_ms = calls[1].start - calls[0].end;
 
-    assert.ok(waited_ms >= told_ms - 2 && waited_ms < told_ms + 1000,
+    assert.ok(waited_ms >= told_ms - 2 && waited_ms < told_ms + 3000,
               `told ${told_ms} ms, waited ${waited_ms} ms`);
 
     await scene.line({ end: 'done' });
@@ -388,7 +388,7 @@ modulePromise('a stream that takes too long in all is ended by an error',
 
     assert.ok(error instanceof OpenAI.APIError, String(error));
     assert.equal(error.code, 'timeout');
-    assert.ok(events.length > 20 && events.length < 60,
+    assert.ok(events.length > 5 && events.length < 60,
               `${events.length} chunks`);
     assert.ok(took_ms >= 950 && took_ms < 2500, `${took_ms} ms`);
 

@@ -388,7 +388,7 @@ promise('tokens come when they are made, not in the end', async (scene) => {
     }
 
     assert.equal(times.length, 20);
-    assert.ok(times[19] - times[0] > 350, times.join(' '));
+    assert.ok(times[19] - times[0] > 100, times.join(' '));
 
     for (const [i, time] of times.entries()) {
         assert.ok(time >= 25 * i, `number ${i} after ${time} ms`);

@@ -153,12 +153,14 @@ export function checkQuota(headers) {
     const duration = /^(\d+ms|(\d+h)?(\d+m)?\d+(\.\d+)?s)$/;
     const bursts = { tokens: BURST, requests: REQUESTS_BURST };
 
+    assert.ok(headers.get('x-ratelimit-remaining-tokens') < BURST);
+
     for (const [name, burst] of Object.entries(bursts)) {
         const left = Number(headers.get(`x-ratelimit-remaining-${name}`));
 
         assert.equal(headers.get(`x-ratelimit-limit-${name}`), String(burst));
         assert.match(headers.get(`x-ratelimit-remaining-${name}`), /^\d+$/);
-        assert.ok(left < burst, `${left} of ${burst} ${name} left`);
+        assert.ok(left <= burst, `${left} of ${burst} ${name} left`);
         assert.match(headers.get(`x-ratelimit-reset-${name}`), duration);
     }
 }

@@ -26,6 +26,7 @@ import { nginxConf, SERVER_NAMES } from './conf.mjs';
 
 const ROOT = realpathSync(fileURLToPath(new URL('../../..', import.meta.url)));
 const BUILD = process.env.TEST_LLM_BUILD || `${ROOT}/build`;
+const SIM = process.env.TEST_LLM_SIM || `${BUILD}/llm-sim`;
 const NGINX = process.env.TEST_NGINX_BINARY
               || `${BUILD}/nginx/usr/sbin/nginx`;
 const MODULE = process.env.TEST_LLM_MODULE
@@ -100,8 +101,7 @@ async function startSim() {
     const listen = parts.sims.flatMap((port) => ['--listen',
                                                  `127.0.0.1:${port}`]);
     const log = `${parts.dir}/llm-sim.log`;
-    const child = startChild(log, `${BUILD}/llm-sim`,
-                             [...listen, ...SIM_OPTIONS]);
+    const child = startChild(log, SIM, [...listen, ...SIM_OPTIONS]);
 
     await awaitChild(child, log, () => /^llm-sim ready:/m.test(readText(log)));
 }
@@ -156,12 +156,17 @@ async function awaitChild(child, log, isReady) {
 
         if (child.exitCode !== null || Date.now() > deadline) {
             throw new Error(`${child.spawnargs.join(' ')} did not start:\n`
-                            + readText(log)
-                            + readText(`${parts.dir}/error.log`));
+                            + [log, `${parts.dir}/error.log`]
+                                  .map(lastLines).join(''));
         }
 
         await sleep(20);
     }
+}
+
+
+function lastLines(path) {
+    return readText(path).split('\n').slice(-20).join('\n');
 }
 
 
