@@ -267,6 +267,24 @@ mem_zero_alloc(size_t n)
 }
 
 
+void *
+mem_grow(void *p, size_t n, size_t size)
+{
+    /* it was filled if the count is a power of two */
+
+    if (n & (n - 1)) {
+        return p;
+    }
+
+    p = realloc(p, (n ? n * 2 : 1) * size);
+    if (p == NULL) {
+        mem_failed();
+    }
+
+    return p;
+}
+
+
 void
 mem_failed(void)
 {

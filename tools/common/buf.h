@@ -67,6 +67,9 @@ void buf_clear(buf_t *b);
 void buf_free(buf_t *b);
 
 void *mem_zero_alloc(size_t n);
+
+/* an array with room for one more than its n elements; it doubles */
+void *mem_grow(void *p, size_t n, size_t size);
 void mem_failed(void) __attribute__((noreturn));
 
 

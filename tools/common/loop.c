@@ -61,6 +61,9 @@ loop_init(void)
     sigaddset(&set, SIGTERM);
     sigprocmask(SIG_BLOCK, &set, NULL);
 
+    loop.heap = mem_grow(NULL, 0, sizeof(loop_timer_t *));
+    loop.size = 1;
+
     loop.epoll = epoll_create1(EPOLL_CLOEXEC);
     loop.alarm = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK|TFD_CLOEXEC);
 
@@ -223,13 +226,9 @@ loop_timer_set(loop_timer_t *t, uint64_t at_us)
         loop_timer_del(t);
     }
 
-    if (loop.count + 2 > loop.size) {
-        loop.size = loop.size ? loop.size * 2 : 64;
-
-        loop.heap = realloc(loop.heap, loop.size * sizeof(loop_timer_t *));
-        if (loop.heap == NULL) {
-            mem_failed();
-        }
+    if (loop.count + 1 == loop.size) {
+        loop.heap = mem_grow(loop.heap, loop.size, sizeof(loop_timer_t *));
+        loop.size *= 2;
     }
 
     t->at_us = at_us;

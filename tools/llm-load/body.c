@@ -20,36 +20,73 @@
 #define LOAD_UNIQUE_BLOCK  ((uint64_t) 1 << 63)
 
 typedef struct {
+    const char         *most;           /* before the number, and behind it */
+    const char         *most_close;
+    const char         *system;         /* NULL: a message like the others */
+    const char         *system_close;
+    const char         *turns;
+    const char         *open;           /* a turn's text, behind its role */
+    const char         *close;
+    const char         *assistant;
+} load_shape_t;
+
+typedef struct {
     const load_job_t   *job;
     uint64_t            number;         /* of the request */
     size_t              nblocks;
-    const char         *open;           /* between a turn's role and text */
-    const char         *close;
-    const char         *assistant;
-} load_turns_t;
+} load_prompt_t;
 
 
 static void load_body_json(buf_t *b, const load_target_t *target,
-    const load_job_t *job, uint64_t number);
-static void load_body_prompt(buf_t *b, const load_turns_t *turns);
-static void load_body_system(buf_t *b, const load_turns_t *turns,
-    const char *open, const char *close);
-static void load_body_turns(buf_t *b, const load_turns_t *turns,
-    size_t first);
-static void load_body_block(buf_t *b, const load_turns_t *turns, size_t i);
+    const load_prompt_t *prompt);
+static void load_body_plain(buf_t *b, const load_prompt_t *prompt);
+static void load_body_turns(buf_t *b, const load_prompt_t *prompt,
+    const load_shape_t *shape);
+static void load_body_block(buf_t *b, const load_prompt_t *prompt, size_t i);
 static void load_body_text(buf_t *b, uint64_t seed, size_t tokens);
 static int load_body_is(const load_target_t *target, const char *end);
+
+
+#define LOAD_TEXT_OPEN   "\"content\":\""
+#define LOAD_TEXT_CLOSE  "\"}"
+#define LOAD_PART_OPEN   "\"parts\":[{\"text\":\""
+#define LOAD_PART_CLOSE  "\"}]}"
+
+/* by load_dialect_e */
+
+static const load_shape_t  load_shapes[] = {
+
+    { "\"max_tokens\":", ",", NULL, NULL, "\"messages\":[",
+      LOAD_TEXT_OPEN, LOAD_TEXT_CLOSE, "assistant" },
+
+    { "\"max_tokens\":", ",", "\"system\":\"", "\",", "\"messages\":[",
+      LOAD_TEXT_OPEN, LOAD_TEXT_CLOSE, "assistant" },
+
+    { "\"max_output_tokens\":", ",", NULL, NULL, "\"input\":[",
+      LOAD_TEXT_OPEN, LOAD_TEXT_CLOSE, "assistant" },
+
+    { "\"options\":{\"num_predict\":", "},", NULL, NULL, "\"messages\":[",
+      LOAD_TEXT_OPEN, LOAD_TEXT_CLOSE, "assistant" },
+
+    { "\"generationConfig\":{\"maxOutputTokens\":", "},",
+      "\"systemInstruction\":{" LOAD_PART_OPEN, LOAD_PART_CLOSE ",",
+      "\"contents\":[", LOAD_PART_OPEN, LOAD_PART_CLOSE, "model" }
+};
 
 
 void
 load_body_write(buf_t *b, const load_target_t *target, const load_job_t *job,
     uint64_t number)
 {
-    static buf_t  json;
+    load_prompt_t  prompt;
+    static buf_t   json;
+
+    prompt.job = job;
+    prompt.number = number;
+    prompt.nblocks = (job->prompt + LOAD_BLOCK_TOKENS - 1) / LOAD_BLOCK_TOKENS;
 
     buf_clear(&json);
-
-    load_body_json(&json, target, job, number);
+    load_body_json(&json, target, &prompt);
 
     buf_add_str(b, "POST ");
     buf_add(b, target->path.data, target->path.len);
@@ -81,91 +118,41 @@ load_body_write(buf_t *b, const load_target_t *target, const load_job_t *job,
 
 
 static void
-load_body_json(buf_t *b, const load_target_t *target, const load_job_t *job,
-    uint64_t number)
+load_body_json(buf_t *b, const load_target_t *target,
+    const load_prompt_t *prompt)
 {
-    const char          *stream;
-    load_turns_t         turns;
-    unsigned long long   most;
+    const load_shape_t  *shape;
 
-    turns.job = job;
-    turns.number = number;
-    turns.nblocks = (job->prompt + LOAD_BLOCK_TOKENS - 1) / LOAD_BLOCK_TOKENS;
-    turns.open = "\"content\":\"";
-    turns.close = "\"}";
-    turns.assistant = "assistant";
-
-    most = job->output;
-    stream = load_conf.no_stream ? "false" : "true";
+    shape = &load_shapes[load_conf.dialect];
 
     buf_add_str(b, "{");
+
+    /* Gemini has both in the path */
 
     if (load_conf.dialect != LOAD_GEMINI) {
         buf_add_str(b, "\"model\":\"");
         buf_add_json(b, load_conf.model, strlen(load_conf.model));
-        buf_add_fmt(b, "\",\"stream\":%s,", stream);
+        buf_add_fmt(b, "\",\"stream\":%s,",
+                    load_conf.no_stream ? "false" : "true");
     }
 
-    switch (load_conf.dialect) {
+    if (load_conf.dialect == LOAD_OPENAI && load_conf.include_usage
+        && !load_conf.no_stream)
+    {
+        buf_add_str(b, "\"stream_options\":{\"include_usage\":true},");
+    }
 
-    case LOAD_OPENAI:
-        buf_add_fmt(b, "\"max_tokens\":%llu,", most);
+    buf_add_str(b, shape->most);
+    buf_add_u64(b, prompt->job->output);
+    buf_add_str(b, shape->most_close);
 
-        if (load_conf.include_usage && !load_conf.no_stream) {
-            buf_add_str(b, "\"stream_options\":{\"include_usage\":true},");
-        }
+    if (load_body_is(target, "/v1/completions")
+        || load_body_is(target, "/api/generate"))
+    {
+        load_body_plain(b, prompt);
 
-        if (load_body_is(target, "/v1/completions")) {
-            load_body_prompt(b, &turns);
-            break;
-        }
-
-        buf_add_str(b, "\"messages\":[");
-        load_body_turns(b, &turns, 0);
-        buf_add_str(b, "]");
-        break;
-
-    case LOAD_ANTHROPIC:
-        buf_add_fmt(b, "\"max_tokens\":%llu,", most);
-        load_body_system(b, &turns, "\"system\":\"", "\",");
-        buf_add_str(b, "\"messages\":[");
-        load_body_turns(b, &turns, turns.nblocks > 1);
-        buf_add_str(b, "]");
-        break;
-
-    case LOAD_RESPONSES:
-        buf_add_fmt(b, "\"max_output_tokens\":%llu,\"input\":[", most);
-        load_body_turns(b, &turns, 0);
-        buf_add_str(b, "]");
-        break;
-
-    case LOAD_OLLAMA:
-        buf_add_fmt(b, "\"options\":{\"num_predict\":%llu},", most);
-
-        if (load_body_is(target, "/api/generate")) {
-            load_body_prompt(b, &turns);
-            break;
-        }
-
-        buf_add_str(b, "\"messages\":[");
-        load_body_turns(b, &turns, 0);
-        buf_add_str(b, "]");
-        break;
-
-    case LOAD_GEMINI:
-        turns.open = "\"parts\":[{\"text\":\"";
-        turns.close = "\"}]}";
-        turns.assistant = "model";
-
-        buf_add_fmt(b, "\"generationConfig\":{\"maxOutputTokens\":%llu},",
-                    most);
-        load_body_system(b, &turns,
-                         "\"systemInstruction\":{\"parts\":[{\"text\":\"",
-                         "\"}]},");
-        buf_add_str(b, "\"contents\":[");
-        load_body_turns(b, &turns, turns.nblocks > 1);
-        buf_add_str(b, "]");
-        break;
+    } else {
+        load_body_turns(b, prompt, shape);
     }
 
     buf_add_str(b, "}");
@@ -173,68 +160,69 @@ load_body_json(buf_t *b, const load_target_t *target, const load_job_t *job,
 
 
 static void
-load_body_prompt(buf_t *b, const load_turns_t *turns)
+load_body_plain(buf_t *b, const load_prompt_t *prompt)
 {
     size_t  i;
 
     buf_add_str(b, "\"prompt\":\"");
 
-    for (i = 0; i < turns->nblocks; i++) {
-        load_body_block(b, turns, i);
+    for (i = 0; i < prompt->nblocks; i++) {
+        load_body_block(b, prompt, i);
     }
 
     buf_add_str(b, "\"");
 }
 
 
-/* where the system prompt is not a message */
-
 static void
-load_body_system(buf_t *b, const load_turns_t *turns, const char *open,
-    const char *close)
+load_body_turns(buf_t *b, const load_prompt_t *prompt,
+    const load_shape_t *shape)
 {
-    if (turns->nblocks > 1) {
-        buf_add_str(b, open);
-        load_body_block(b, turns, 0);
-        buf_add_str(b, close);
-    }
-}
-
-
-static void
-load_body_turns(buf_t *b, const load_turns_t *turns, size_t first)
-{
-    size_t       i;
+    size_t       i, first;
     const char  *role;
 
-    for (i = first; i < turns->nblocks; i++) {
+    first = 0;
 
-        if (i == 0 && turns->nblocks > 1) {
+    if (shape->system != NULL && prompt->nblocks > 1) {
+        buf_add_str(b, shape->system);
+        load_body_block(b, prompt, 0);
+        buf_add_str(b, shape->system_close);
+
+        first = 1;
+    }
+
+    buf_add_str(b, shape->turns);
+
+    for (i = first; i < prompt->nblocks; i++) {
+
+        if (i == 0 && prompt->nblocks > 1) {
             role = "system";
 
-        } else if (i % 2 || i + 1 == turns->nblocks) {
+        } else if (i % 2 || i + 1 == prompt->nblocks) {
             role = "user";
 
         } else {
-            role = turns->assistant;
+            role = shape->assistant;
         }
 
         buf_add_fmt(b, "%s{\"role\":\"%s\",%s", i > first ? "," : "", role,
-                    turns->open);
-        load_body_block(b, turns, i);
-        buf_add_str(b, turns->close);
+                    shape->open);
+        load_body_block(b, prompt, i);
+        buf_add_str(b, shape->close);
     }
+
+    buf_add_str(b, "]");
 }
 
 
 static void
-load_body_block(buf_t *b, const load_turns_t *turns, size_t i)
+load_body_block(buf_t *b, const load_prompt_t *prompt, size_t i)
 {
     size_t             tokens;
     uint64_t           seed;
     const load_job_t  *job;
 
-    job = turns->job;
+    job = prompt->job;
 
     tokens = job->prompt - i * LOAD_BLOCK_TOKENS;
 
@@ -242,7 +230,7 @@ load_body_block(buf_t *b, const load_turns_t *turns, size_t i)
         seed = job->blocks[i];
 
     } else {
-        seed = load_random_mix(load_conf.seed, turns->number);
+        seed = load_random_mix(load_conf.seed, prompt->number);
         seed = load_random_mix(seed, i) | LOAD_UNIQUE_BLOCK;
     }
 

@@ -184,12 +184,8 @@ load_set_url(const char *value)
         return -1;
     }
 
-    load_conf.targets = realloc(load_conf.targets,
-                                (load_conf.ntargets + 1)
-                                * sizeof(load_target_t));
-    if (load_conf.targets == NULL) {
-        mem_failed();
-    }
+    load_conf.targets = mem_grow(load_conf.targets, load_conf.ntargets,
+                                 sizeof(load_target_t));
 
     target = &load_conf.targets[load_conf.ntargets++];
 

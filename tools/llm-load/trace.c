@@ -181,21 +181,10 @@ load_trace_mooncake(load_job_t *job, const char *line)
 }
 
 
-/* doubled whenever the count reaches a power of two */
-
 load_job_t *
 load_trace_add(load_trace_t *trace)
 {
-    if ((trace->njobs & (trace->njobs - 1)) == 0) {
-
-        trace->jobs = realloc(trace->jobs,
-                              (trace->njobs ? trace->njobs * 2 : 1)
-                              * sizeof(load_job_t));
-        if (trace->jobs == NULL) {
-            mem_failed();
-        }
-    }
-
+    trace->jobs = mem_grow(trace->jobs, trace->njobs, sizeof(load_job_t));
     memset(&trace->jobs[trace->njobs], 0, sizeof(load_job_t));
 
     return &trace->jobs[trace->njobs++];

@@ -233,17 +233,7 @@ sim_ask_text(sim_ask_t *ask, const char *text, size_t len)
 static void
 sim_ask_block(sim_ask_t *ask)
 {
-    /* doubled whenever the count reaches a power of two */
-
-    if ((ask->nblocks & (ask->nblocks - 1)) == 0) {
-
-        ask->blocks = realloc(ask->blocks, (ask->nblocks ? ask->nblocks * 2 : 1)
-                                           * sizeof(uint64_t));
-        if (ask->blocks == NULL) {
-            mem_failed();
-        }
-    }
-
+    ask->blocks = mem_grow(ask->blocks, ask->nblocks, sizeof(uint64_t));
     ask->blocks[ask->nblocks++] = ask->hash;
 }
 

@@ -18,6 +18,7 @@
 
 
 #define SIM_READ_SIZE   65536
+#define SIM_ACCEPT_US   100000
 
 /* a client that does not read makes its generation wait at so many bytes */
 #define SIM_CONGESTED   65536
@@ -50,11 +51,29 @@ sim_accept_handler(loop_event_t *ev, uint32_t events)
         fd = net_accept(ev->fd);
 
         if (fd == -1) {
+
+            if (errno != EAGAIN) {
+                loop_timer_set(&s->accept, loop_now_us + SIM_ACCEPT_US);
+            }
+
             return;
         }
 
         sim_conn_create(s, fd);
     }
+}
+
+
+/* out of descriptors: no event will tell of those that wait */
+
+void
+sim_accept_timer(loop_timer_t *t)
+{
+    sim_server_t  *s;
+
+    s = loop_data(t, sim_server_t, accept);
+
+    sim_accept_handler(&s->event, 0);
 }
 
 

@@ -51,7 +51,8 @@ static double         sim_speeds[65536];
 static const char  sim_help[] =
 "llm-sim: simulates LLM inference servers, many in one process\n"
 "\n"
-"  --listen ADDR:PORT[-PORT]  each port is one server; repeatable\n"
+"  --listen ADDR:PORT[-PORT]  each port is one server; ADDR numeric (IPv4),\n"
+"                             localhost or *; repeatable\n"
 "                             (default " SIM_DEFAULT_LISTEN ")\n"
 "  --prefill N       prompt tokens a second of one server (default 20000)\n"
 "  --itl MS          time between tokens at batch size 1 (default 20)\n"
@@ -177,11 +178,7 @@ sim_set_listen(const char *value)
     double         port;
     sim_listen_t  *l;
 
-    sim_listens = realloc(sim_listens,
-                          (sim_nlistens + 1) * sizeof(sim_listen_t));
-    if (sim_listens == NULL) {
-        mem_failed();
-    }
+    sim_listens = mem_grow(sim_listens, sim_nlistens, sizeof(sim_listen_t));
 
     l = &sim_listens[sim_nlistens];
 
@@ -291,6 +288,7 @@ sim_start_server(sim_server_t *s, const sim_listen_t *l, unsigned port)
 
     s->event.fd = net_listen(&sin);
     s->event.handler = sim_accept_handler;
+    s->accept.handler = sim_accept_timer;
 
     if (s->event.fd == -1) {
         fprintf(stderr, "llm-sim: port %u: %s\n", port, strerror(errno));

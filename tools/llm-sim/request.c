@@ -83,6 +83,14 @@ sim_req_start(sim_req_t *r)
     o = &r->order;
     s = r->server;
 
+    if (r->dialect->embeddings) {
+        r->ask.stream = 0;
+    }
+
+    if (!r->dialect->choices) {
+        r->ask.choices = 1;
+    }
+
     r->prompt = (r->ask.prompt_bytes + SIM_TOKEN_BYTES - 1) / SIM_TOKEN_BYTES;
     r->length = r->dialect->embeddings ? 1 : sim_req_length(r);
     r->conn->split = o->split > 0 ? o->split : 0;

@@ -108,6 +108,7 @@ typedef struct {
 struct sim_server_s {
     loop_event_t          event;
     loop_timer_t          step;
+    loop_timer_t          accept;           /* again, when out of files */
     unsigned              port;
     double                speed;
     link_t                queue;
@@ -230,6 +231,7 @@ struct sim_dialect_s {
     const char           *content_type;     /* of a stream */
     sim_frame_e           frame;
     unsigned              embeddings:1;
+    unsigned              choices:1;        /* knows n > 1 */
     unsigned              stream_default:1;
 
     /* events before the content; one content event; all that follows it */
@@ -261,6 +263,7 @@ extern const sim_dialect_t   sim_ernie;
 
 /* conn.c */
 void sim_accept_handler(loop_event_t *ev, uint32_t events);
+void sim_accept_timer(loop_timer_t *t);
 void sim_conn_send(sim_conn_t *c, const void *data, size_t len);
 void sim_conn_close(sim_conn_t *c, int reset);
 void sim_conn_next(sim_conn_t *c);

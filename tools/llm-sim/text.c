@@ -15,7 +15,11 @@
 #define SIM_ARGUMENT_CLOSE  "\\\"}"
 
 
+typedef void (*sim_text_pt)(const sim_req_t *r, uint64_t token, buf_t *b);
+
+
 static void sim_text_word(const sim_req_t *r, uint64_t token, buf_t *b);
+static void sim_text_each(const sim_req_t *r, buf_t *b, sim_text_pt text);
 
 
 /* the document under construction: there is one at a time */
@@ -93,13 +97,7 @@ sim_text_token(const sim_req_t *r, uint64_t token, buf_t *b)
 void
 sim_text_all(const sim_req_t *r, buf_t *b)
 {
-    uint64_t  i, n;
-
-    n = r->made / r->ask.choices;
-
-    for (i = 0; i < n; i++) {
-        sim_text_token(r, i, b);
-    }
+    sim_text_each(r, b, sim_text_token);
 }
 
 
@@ -108,12 +106,19 @@ sim_text_all(const sim_req_t *r, buf_t *b)
 void
 sim_text_words(const sim_req_t *r, buf_t *b)
 {
+    sim_text_each(r, b, sim_text_word);
+}
+
+
+static void
+sim_text_each(const sim_req_t *r, buf_t *b, sim_text_pt text)
+{
     uint64_t  i, n;
 
     n = r->made / r->ask.choices;
 
     for (i = 0; i < n; i++) {
-        sim_text_word(r, i, b);
+        text(r, i, b);
     }
 }
 

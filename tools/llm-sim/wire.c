@@ -111,17 +111,29 @@ sim_wire_reason(int status)
     case 404:
         return "Not Found";
 
+    case 405:
+        return "Method Not Allowed";
+
+    case 413:
+        return "Content Too Large";
+
     case 429:
         return "Too Many Requests";
 
     case 500:
         return "Internal Server Error";
 
+    case 502:
+        return "Bad Gateway";
+
     case 503:
         return "Service Unavailable";
 
+    case 504:
+        return "Gateway Timeout";
+
     default:
-        return "Status";
+        return "Unknown";
     }
 }
 
