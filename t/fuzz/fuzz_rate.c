@@ -64,16 +64,16 @@ check_bucket(const ngx_llm_rate_t *rate, const unsigned char *p, size_t len)
         switch (p[i] >> 6) {
 
         case 0:
-            now_ns += ((int64_t) 1 << (p[i] & 0x3f)) >> 8;
+            now_ns += INT64_MAX >> ((p[i] & 0x3f) | 4);
             now_ns = (now_ns < INT64_MAX / 4) ? now_ns : INT64_MAX / 4;
             break;
 
         case 1:
-            cost = ((int64_t) 1 << (p[i] & 0x3f)) - (i & 1);
+            cost = INT64_MAX >> (p[i] & 0x3f);
             break;
 
         case 2:
-            cost = -(int64_t) (p[i] & 0x3f);
+            cost = -(INT64_MAX >> (p[i] & 0x3f)) - (i & 1);
             break;
 
         case 3:
