@@ -6,6 +6,7 @@
 /* requests and answers that look otherwise, and still have to work */
 
 import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import Anthropic from '@anthropic-ai/sdk';
 import OpenAI from 'openai';
@@ -27,6 +28,9 @@ const STREAM = { ...CHAT, stream: true };
 const MESSAGE = { ...STREAM, max_tokens: 1000 };
 
 const LONG = [{ role: 'user', content: 'A word or two. '.repeat(20000) }];
+
+/* of an answer that ends with its connection */
+const OWN_HEAD = 'HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n';
 
 /* as servers frame their streams */
 const FRAMINGS = ['split=1', 'split=7', 'eol=crlf', 'eol=cr',
@@ -80,6 +84,43 @@ modulePromise('a stream of HTTP/1.0 that is cut off is an error',
     assert.equal(textOf(events), words(4));
 
     await scene.line({ status: 200, end: 'upstream_truncated' });
+});
+
+
+/*
+ * The rest of such a stream is looked at when all is over; what that may have
+ * started by mistake shows a second later.
+ */
+
+modulePromise('a stream whose last event has no blank line is whole',
+              async (scene) => {
+    const first = 'data: {"id":"1","object":"chat.completion.chunk",'
+                  + '"created":1,"model":"own","choices":[{"index":0,'
+                  + '"delta":{"content":"Hi"},"finish_reason":null}]}\n';
+
+    for (const body of [`${first}\ndata: [DONE]\n`, `${first}\ndata: [DONE]`,
+                        `${first}\n`, first, 'data: [DONE]\n'])
+    {
+        await scene.withAnswer(`${OWN_HEAD}\r\n${body}`, async () => {
+            const stream = await openai(scene, 'own').chat.completions
+                .create(STREAM);
+            const { events, error } = await drain(stream);
+            const whole = body.includes('[DONE]');
+
+            assert.equal(error instanceof OpenAI.APIError, !whole,
+                         String(error));
+
+            if (whole) {
+                assert.equal(textOf(events), body === 'data: [DONE]\n'
+                                             ? '' : 'Hi');
+            }
+
+            await scene.line({ status: 200,
+                               end: whole ? 'done' : 'upstream_truncated' });
+        });
+    }
+
+    await sleep(1500);
 });
 
 

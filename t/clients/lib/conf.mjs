@@ -40,6 +40,9 @@ const SERVERS = {
                llm_body_max 64k;`,
     },
 
+    /* what a test serves by itself */
+    own: { to: 'own' },
+
     dead: { to: `127.0.0.1:${CLOSED_PORT}` },
 
     /* HTTP/2 without TLS */
@@ -49,9 +52,12 @@ const SERVERS = {
 export const SERVER_NAMES = Object.keys(SERVERS);
 
 
-/* ports: by server name; sims: ports of the simulated inference servers */
+/*
+ * ports: by server name; sims: of the simulated inference servers; own: of
+ * the test's own one
+ */
 
-export function nginxConf({ root, dir, module, ports, sims }) {
+export function nginxConf({ root, dir, module, ports, sims, own }) {
     const asRoot = process.getuid() === 0;
 
     /* workers of root become nobody, who may not be let in here */
@@ -92,6 +98,10 @@ http {
     upstream one {
         server 127.0.0.1:${sims[0]};
         keepalive 16;
+    }
+
+    upstream own {
+        server 127.0.0.1:${own};
     }
 
     llm_stream on;

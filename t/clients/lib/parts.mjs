@@ -40,8 +40,11 @@ const STOP_MS = 10000;
 
 export const direct = Boolean(process.env.LLM_DIRECT);
 
-/* ports: nginx's, by server name; sims: of the inference servers */
-export const parts = { dir: null, ports: {}, sims: [] };
+/*
+ * ports: nginx's, by server name; sims: of the simulated inference servers;
+ * own: free, for one that a test makes by itself
+ */
+export const parts = { dir: null, ports: {}, sims: [], own: 0 };
 
 const children = [];
 
@@ -55,9 +58,11 @@ export async function startParts() {
     process.on('exit', killChildren);
     after(stopParts);
 
-    const [sim1, sim2, ...rest] = await freePorts(2 + SERVER_NAMES.length);
+    const [sim1, sim2, own, ...rest]
+        = await freePorts(3 + SERVER_NAMES.length);
 
     parts.sims = [sim1, sim2];
+    parts.own = own;
 
     await startSim();
 
@@ -117,6 +122,7 @@ async function startNginx() {
         module: realpathSync(MODULE),
         ports: parts.ports,
         sims: parts.sims,
+        own: parts.own,
     }));
 
     const child = startChild(log, NGINX, ['-p', parts.dir, '-c', conf,

@@ -10,7 +10,9 @@
  */
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { rmSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -171,6 +173,28 @@ class Scene {
         }
 
         return sums;
+    }
+
+    /*
+     * Runs while the server "own" answers every request with these bytes and
+     * then closes the connection.
+     */
+
+    async withAnswer(bytes, run) {
+        const server = createServer((socket) => {
+            socket.on('error', () => {});
+            socket.once('data', () => socket.end(bytes));
+        });
+
+        server.listen(parts.own, '127.0.0.1');
+        await once(server, 'listening');
+
+        try {
+            await run();
+
+        } finally {
+            server.close();
+        }
     }
 
     async simReset() {
