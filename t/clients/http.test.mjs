@@ -9,6 +9,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http from 'node:http';
 import http2 from 'node:http2';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { words } from './lib/calls.mjs';
 import { startParts } from './lib/parts.mjs';
@@ -153,6 +154,54 @@ modulePromise('over HTTP/2 a stream that dies ends in an error event, cleanly',
         await scene.line({ status: 200, end: 'upstream_truncated' });
         await scene.line({ status: 200, end: 'done' });
     });
+});
+
+
+modulePromise('a request that comes in pieces over HTTP/2 is put together',
+              async (scene) => {
+    await withSession(scene, async (session) => {
+        const stream = session.request({
+            ':method': 'POST', ':path': `${PATH}?test=${scene.id}`,
+            'content-type': 'application/json', 'x-llm-sim': 'tokens=3',
+        });
+
+        for (const piece of [BODY.slice(0, 30), BODY.slice(30)]) {
+            stream.write(piece);
+            await sleep(30);
+        }
+
+        stream.end();
+
+        assert.equal(contentOf(await readAll(stream)), words(3));
+
+        await scene.line({ status: 200, end: 'done', usage: 'upstream',
+                           completion: 3 });
+    });
+});
+
+
+promise('so is one in chunks', async (scene) => {
+    const request = http.request(`${scene.url()}${PATH}?test=${scene.id}`, {
+        method: 'POST',
+        headers: {
+            'Content-Type': 'application/json', 'X-LLM-Sim': 'tokens=3',
+        },
+    });
+    const response = once(request, 'response');
+
+    for (const piece of [BODY.slice(0, 30), BODY.slice(30)]) {
+        request.write(piece);
+        await sleep(30);
+    }
+
+    request.end();
+
+    const [answer] = await response;
+
+    assert.equal(contentOf(await readAll(answer)), words(3));
+
+    await scene.line({ status: 200, end: 'done', usage: 'upstream',
+                       completion: 3 });
 });
 
 

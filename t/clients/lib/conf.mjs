@@ -89,8 +89,10 @@ http {
                    tokens=6k/m burst=${BURST}
                    requests=600/m requests_burst=${REQUESTS_BURST};
 
+    # what one test makes fail must not be missing in the next
     upstream llm {
-        ${sims.map((port) => `server 127.0.0.1:${port};`).join('\n        ')}
+        server 127.0.0.1:${sims[0]} max_fails=0;
+        server 127.0.0.1:${sims[1]} max_fails=0;
         llm_least_inflight cost=requests;
         keepalive 16;
     }
