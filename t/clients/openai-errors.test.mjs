@@ -216,6 +216,58 @@ for (const stream of [false, true]) {
 }
 
 
+/*
+ * All that is logged as used is taken from the budget, and no more: what was
+ * reserved for the rest has come back.
+ */
+
+modulePromise('whatever a request comes to, it is charged as it is logged',
+              async (scene) => {
+    const body = { ...STREAM, max_tokens: 100 };
+    const start = Date.now();
+    let spent = 0;
+
+    for (const [order, end] of [
+        ['tokens=5', 'done'],
+        ['tokens=5; usage=none', 'done'],
+        ['fault=reset; at=4', 'upstream_truncated'],
+        ['fault=error; at=4', 'upstream_error'],
+        ['fault=error; at=first', 'upstream_error'],
+        ['status=503', 'upstream_error'],
+        ['tokens=100; itl=20', 'client_abort'],
+    ]) {
+        try {
+            const stream = await create(scene, 'slow', body, sim(order));
+            let count = 0;
+
+            for await (const chunk of stream) {
+                if (++count === 4 && end === 'client_abort') {
+                    stream.controller.abort();
+                }
+            }
+
+        } catch (error) {
+            assert.ok(error instanceof OpenAI.APIError, String(error));
+        }
+
+        const line = await scene.line({ end });
+
+        spent += line.usage === 'none' ? 0 : +line.total;
+    }
+
+    const { response } = await create(scene, 'slow', CHAT, sim('tokens=1'))
+        .withResponse();
+    const { reserved } = await scene.line({ end: 'done' });
+    const left = +response.headers.get('x-ratelimit-remaining-tokens');
+    const want = BURST - spent - reserved;
+    const seconds = (Date.now() - start) / 1000;
+
+    assert.ok(spent > 30, `${spent} tokens spent`);
+    assert.ok(left >= want - 1 && left <= want + seconds + 1,
+              `${left} tokens left, not ${want} and a few`);
+});
+
+
 modulePromise("upstream's failures cost nothing", async (scene) => {
     const { response } = await create(scene, 'limited', CHAT,
                                       sim('tokens=1')).withResponse();

@@ -10,7 +10,7 @@
 
 import { readFileSync } from 'node:fs';
 
-/* tokens and requests that the limited server gives to each key at once */
+/* tokens and requests that the limited servers give to each key at once */
 export const BURST = 300;
 export const REQUESTS_BURST = 20;
 
@@ -42,6 +42,9 @@ const SERVERS = {
 
     /* what a test serves by itself */
     own: { to: 'own' },
+
+    /* what is spent does not come back soon */
+    slow: { to: 'llm', more: 'llm_limit zone=slow;' },
 
     dead: { to: `127.0.0.1:${CLOSED_PORT}` },
 
@@ -90,6 +93,9 @@ http {
                    requests=600/m requests_burst=${REQUESTS_BURST};
 
     # what one test makes fail must not be missing in the next
+    llm_limit_zone $http_authorization zone=slow:1m
+                   tokens=60/m burst=${BURST};
+
     upstream llm {
         server 127.0.0.1:${sims[0]} max_fails=0;
         server 127.0.0.1:${sims[1]} max_fails=0;
