@@ -158,6 +158,10 @@ test_tables(void)
         { 40000, LEVEL, 0, 5 },
         { 41500, LEVEL, 0, 20 },
         { 10000, TAKE, -1000000, 20 },
+
+        /* a refund saves nothing up for an earlier time */
+
+        { 9000, LEVEL, 0, 10 },
         { 10000, TAKE, 20, 0 },
         { 11000, LEVEL, 0, 10 }
     };

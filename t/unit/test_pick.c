@@ -70,7 +70,10 @@ test_table(void)
           { { 0, 0, 1, 5 }, { 1, 4, 1, 0 } }, 2, 1, 1 },
         { "failing fast is not idle",
           { { 0, 0, 1, UINT32_MAX }, { 1, 100000, 1, 0 } }, 2, 1, 1 },
-        { "the largest numbers do not overflow",
+        { "a product of 65 bits does not wrap around",
+          { { 0, UINT32_MAX, UINT32_MAX, UINT32_MAX },
+            { 1, 7, 0x80000001, 0 } }, 2, 1, 1 },
+        { "the largest numbers are compared",
           { { 0, UINT32_MAX, 1, UINT32_MAX },
             { 1, UINT32_MAX, UINT32_MAX, UINT32_MAX },
             { 2, UINT32_MAX, UINT32_MAX - 1, UINT32_MAX } }, 3, 1, 1 }

@@ -69,6 +69,10 @@ test_prefix(void)
     tap_ok(prefix(CHAT, TALK("m", SAY("system", "su") "," SAY("user", "")))
            != prefix(CHAT, TALK("m", SAY("system", "s") "," SAY("user", "u"))),
            "another place to cut");
+    tap_ok(prefix(CHAT, TALK("m", SAY("system", "s") "," SAY("system", "t")))
+           != prefix(CHAT,
+                     TALK("m", SAY("system", "t") "," SAY("system", "s"))),
+           "another order");
     tap_ok(prefix(CHAT, "{\"tools\":[1],\"messages\":[" SAY("user", "u") "]}")
            != prefix(CHAT,
                      "{\"tools\":[2],\"messages\":[" SAY("user", "u") "]}"),

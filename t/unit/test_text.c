@@ -218,6 +218,47 @@ test_any(void)
 }
 
 
+/* one character, so often that each counter of the loop is full */
+
+static void
+test_same(void)
+{
+    size_t          i, j, n;
+    ngx_llm_text_t  text;
+
+    static unsigned char  buf[4 * LONGEST];
+
+    static const struct {
+        const char            *text;
+        ngx_llm_text_class_e   class;
+    } table[] = {
+        { "a", NGX_LLM_TEXT_WORD },
+        { "7", NGX_LLM_TEXT_DIGIT },
+        { "#", NGX_LLM_TEXT_PUNCT },
+        { "\n", NGX_LLM_TEXT_SPACE },
+        { "\xd0\xb6", NGX_LLM_TEXT_LATIN },
+        { "\xe4\xbd\xa0", NGX_LLM_TEXT_CJK },
+        { "\xf0\x9f\x98\x80", NGX_LLM_TEXT_OTHER },
+        { "\x80", NGX_LLM_TEXT_OTHER }
+    };
+
+    for (i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        n = strlen(table[i].text);
+
+        for (j = 0; j < LONGEST; j++) {
+            memcpy(buf + j * n, table[i].text, n);
+        }
+
+        memset(&text, 0, sizeof(text));
+        ngx_llm_text_add(&text, buf, LONGEST * n);
+
+        tap_int(text.bytes[table[i].class], LONGEST * n,
+                "%d times the same character of class %d", LONGEST,
+                (int) table[i].class);
+    }
+}
+
+
 /* capitals in base64 and in words */
 
 static void
@@ -250,6 +291,7 @@ main(void)
     test_table();
     test_reference();
     test_any();
+    test_same();
     test_flips();
 
     return tap_done();
