@@ -14,9 +14,6 @@
 /* a text with escapes that is longer than this does not fit */
 #define NGX_LLM_SHAPE_ESCAPED_BYTES  256
 
-/* a number of more digits does not fit */
-#define NGX_LLM_SHAPE_DIGITS         18
-
 /* a byte in each byte of a word */
 #define NGX_LLM_SHAPE_EACH(ch)       ((ch) * (uint64_t) 0x0101010101010101)
 
@@ -47,7 +44,9 @@ ngx_llm_shape_learn(ngx_llm_shape_t *shape, const unsigned char *event,
     size_t          i, n, start, bytes;
     unsigned char  *p;
 
-    if (nholes == 0 || nholes > NGX_LLM_SHAPE_HOLES) {
+    /* an LF in front belongs to the CR that ended what was before */
+
+    if (nholes == 0 || nholes > NGX_LLM_SHAPE_HOLES || event[0] == '\n') {
         return;
     }
 
@@ -269,6 +268,8 @@ ngx_llm_shape_word(const unsigned char *p)
 }
 
 
+/* no digit follows a zero in front: the next piece does not start with one */
+
 static size_t
 ngx_llm_shape_number(const unsigned char *p, const unsigned char *last)
 {
@@ -285,7 +286,7 @@ ngx_llm_shape_number(const unsigned char *p, const unsigned char *last)
         }
     }
 
-    return n <= NGX_LLM_SHAPE_DIGITS ? n : 0;
+    return n;
 }
 
 

@@ -71,7 +71,8 @@ typedef struct {
 /*
  * Takes the shape of an event that was read.  The holes are in the order of
  * the event and do not touch; at least one is a text without escapes.  An
- * event that is too large, or has too many holes, leaves the shape alone.
+ * event that is too large, has too many holes or starts with LF leaves the
+ * shape alone.
  */
 
 void ngx_llm_shape_learn(ngx_llm_shape_t *shape, const unsigned char *event,
