@@ -6,7 +6,6 @@
 
 
 #include "ngx_http_llm.h"
-#include "ngx_http_llm_inflight.h"
 #include "ngx_llm_pick.h"
 
 
@@ -258,12 +257,17 @@ ngx_http_llm_balancer_choose_locked(ngx_peer_connection_t *pc,
     uint32_t                      slot;
     ngx_uint_t                    i, wanted;
     ngx_llm_pick_t                pick;
-    ngx_http_llm_load_t           load;
     ngx_llm_candidate_t           candidate;
+    ngx_http_llm_load_t          *loads;
     ngx_http_upstream_rr_peer_t  *peer;
 
     ngx_memzero(&pick, sizeof(ngx_llm_pick_t));
     ngx_memzero(choice, sizeof(ngx_http_llm_choice_t));
+
+    loads = lp->list->loads;
+
+    ngx_http_llm_inflight_loads(lp->conf->zone, lp->list->slots,
+                                lp->list->nslots, loads);
 
     for (peer = lp->rrp.peers->peer, i = 0; peer; peer = peer->next, i++) {
 
@@ -275,22 +279,17 @@ ngx_http_llm_balancer_choose_locked(ngx_peer_connection_t *pc,
 
         slot = lp->list->slots[i];
 
-        if (slot != NGX_HTTP_LLM_INFLIGHT_NONE) {
-            load = ngx_http_llm_inflight_load(lp->conf->zone, slot);
-
-        } else {
-            load.inflight = (uint32_t) peer->conns;
-            load.penalty = 0;
-        }
-
-        if (peer->max_conns && load.inflight >= peer->max_conns) {
-            continue;
-        }
+        /* what is not in the table is counted in this worker only */
 
         candidate.index = (uint32_t) i;
-        candidate.inflight = load.inflight;
-        candidate.penalty = load.penalty;
+        candidate.inflight = (slot != NGX_HTTP_LLM_INFLIGHT_NONE)
+                             ? loads[i].inflight : (uint32_t) peer->conns;
+        candidate.penalty = loads[i].penalty;
         candidate.weight = (uint32_t) peer->weight;
+
+        if (peer->max_conns && candidate.inflight >= peer->max_conns) {
+            continue;
+        }
 
         /* a sticky session's server is taken as it is */
 
@@ -412,6 +411,7 @@ ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp, ngx_log_t *log)
 {
     uint32_t                      *slots;
     ngx_uint_t                     i, n;
+    ngx_http_llm_load_t           *loads;
     ngx_http_upstream_rr_peer_t   *peer;
     ngx_http_llm_balancer_list_t  *list;
 
@@ -421,10 +421,15 @@ ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp, ngx_log_t *log)
         n++;
     }
 
-    slots = ngx_alloc((n + 1) * sizeof(uint32_t), log);
-    if (slots == NULL) {
+    /* one more than none, for a list that is yet to be resolved */
+
+    loads = ngx_alloc((n + 1) * (sizeof(ngx_http_llm_load_t)
+                                 + sizeof(uint32_t)), log);
+    if (loads == NULL) {
         return NGX_ERROR;
     }
+
+    slots = (uint32_t *) &loads[n + 1];
 
     list->limited = 0;
 
@@ -442,6 +447,7 @@ ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp, ngx_log_t *log)
 
     ngx_http_llm_balancer_drop_list(list);
 
+    list->loads = loads;
     list->slots = slots;
     list->nslots = n;
 
@@ -466,7 +472,7 @@ ngx_http_llm_balancer_drop_list(ngx_http_llm_balancer_list_t *list)
         ngx_http_llm_inflight_release(list->slots[i]);
     }
 
-    ngx_free(list->slots);
+    ngx_free(list->loads);
     list->slots = NULL;
 }
 

@@ -19,6 +19,8 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 
+#include "ngx_http_llm_inflight.h"
+
 
 /*
  * Where the servers of one list are counted, found once for each worker and
@@ -26,9 +28,11 @@
  */
 
 typedef struct {
-    /* slots of ngx_http_llm_inflight.h */
     uint32_t                     *slots;
     ngx_uint_t                    nslots;
+
+    /* room for what the slots hold, for one choice at a time */
+    ngx_http_llm_load_t          *loads;
 
     /* of the servers that slots was made from: "resolve" changes them */
     ngx_uint_t                    generation;

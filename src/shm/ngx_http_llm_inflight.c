@@ -24,13 +24,10 @@
 #define NGX_HTTP_LLM_FAILURE_REQUESTS    4
 #define NGX_HTTP_LLM_FAILURES_MAX        64
 #define NGX_HTTP_LLM_FAILURE_HALF_S      5
+#define NGX_HTTP_LLM_FAILURE_WEIGHS_S    35
 
-
-/* written by one process, read by all: 32 bits are never seen half written */
 
 typedef struct {
-    uint32_t                       inflight;
-
     /* how often the process holds the slot */
     uint32_t                       held;
 
@@ -40,6 +37,20 @@ typedef struct {
     /* of the monotonic clock, in seconds */
     uint32_t                       failed_s;
 } ngx_http_llm_cell_t;
+
+
+/*
+ * What one process writes and all read: 32 bits are never seen half written.
+ * A choice reads the first array of each process, so it stands by itself.
+ */
+
+typedef struct {
+    uint32_t                       inflight[NGX_HTTP_LLM_INFLIGHT_SERVERS];
+    ngx_http_llm_cell_t            cells[NGX_HTTP_LLM_INFLIGHT_SERVERS];
+
+    /* when any server last failed */
+    uint32_t                       failed_s;
+} ngx_http_llm_counts_t;
 
 
 typedef struct {
@@ -58,7 +69,7 @@ typedef struct {
     /* the slab's own pool: structural changes are made under its mutex */
     ngx_slab_pool_t               *shpool;
 
-    /* of cells */
+    /* of ngx_http_llm_counts_t */
     ngx_http_llm_rows_t            rows;
 
     /* slots that were ever used: those above need no look */
@@ -75,17 +86,18 @@ static uint32_t ngx_http_llm_inflight_add_locked(ngx_http_llm_table_t *table,
     const ngx_http_llm_slot_t *wanted);
 static ngx_uint_t ngx_http_llm_inflight_held(ngx_http_llm_table_t *table,
     uint32_t slot);
-static void ngx_http_llm_inflight_add_cell(ngx_http_llm_load_t *load,
-    volatile ngx_http_llm_cell_t *cell, uint32_t now_s);
+static void ngx_http_llm_inflight_add_row(
+    volatile ngx_http_llm_counts_t *counts, const uint32_t *slots,
+    ngx_uint_t n, ngx_http_llm_load_t *loads);
 static uint32_t ngx_http_llm_inflight_penalty(
     volatile ngx_http_llm_cell_t *cell, uint32_t now_s);
 
 
-/* this process's own; the row is NULL where nobody else sees the cells */
+/* this process's own; the row is NULL where nobody else sees the counts */
 
-static volatile ngx_http_llm_cell_t  *ngx_http_llm_cells;
-static ngx_http_llm_row_t            *ngx_http_llm_row;
-static ngx_uint_t                     ngx_http_llm_inflight_full;
+static volatile ngx_http_llm_counts_t  *ngx_http_llm_counts;
+static ngx_http_llm_row_t              *ngx_http_llm_row;
+static ngx_uint_t                       ngx_http_llm_inflight_full;
 
 
 #define ngx_http_llm_inflight_now_s()  ((uint32_t) (ngx_current_msec / 1000))
@@ -98,7 +110,7 @@ ngx_http_llm_inflight_attach(ngx_shm_zone_t *zone, ngx_log_t *log)
     ngx_http_llm_table_t  *table;
 
     table = zone->data;
-    size = sizeof(ngx_http_llm_cell_t) * NGX_HTTP_LLM_INFLIGHT_SERVERS;
+    size = sizeof(ngx_http_llm_counts_t);
 
     /* a single process counts for itself, and has nobody to look after */
 
@@ -117,13 +129,13 @@ ngx_http_llm_inflight_attach(ngx_shm_zone_t *zone, ngx_log_t *log)
     }
 
     if (ngx_http_llm_row) {
-        ngx_http_llm_cells = ngx_http_llm_row->data;
+        ngx_http_llm_counts = ngx_http_llm_row->data;
 
     } else {
-        ngx_http_llm_cells = ngx_calloc(size, log);
+        ngx_http_llm_counts = ngx_calloc(size, log);
     }
 
-    return ngx_http_llm_cells ? NGX_OK : NGX_ERROR;
+    return ngx_http_llm_counts ? NGX_OK : NGX_ERROR;
 }
 
 
@@ -133,12 +145,12 @@ ngx_http_llm_inflight_detach(void)
     if (ngx_http_llm_row) {
         ngx_http_llm_row_leave(ngx_http_llm_row);
 
-    } else if (ngx_http_llm_cells) {
-        ngx_free((void *) ngx_http_llm_cells);
+    } else if (ngx_http_llm_counts) {
+        ngx_free((void *) ngx_http_llm_counts);
     }
 
     ngx_http_llm_row = NULL;
-    ngx_http_llm_cells = NULL;
+    ngx_http_llm_counts = NULL;
 }
 
 
@@ -154,7 +166,7 @@ ngx_http_llm_inflight_hold(ngx_shm_zone_t *zone, const ngx_str_t *upstream,
 
     table = zone->data;
 
-    if (ngx_http_llm_cells == NULL) {
+    if (ngx_http_llm_counts == NULL) {
         return NGX_HTTP_LLM_INFLIGHT_NONE;
     }
 
@@ -178,7 +190,7 @@ ngx_http_llm_inflight_hold(ngx_shm_zone_t *zone, const ngx_str_t *upstream,
         }
 
         if (slot != NGX_HTTP_LLM_INFLIGHT_NONE) {
-            ngx_http_llm_cells[slot].held++;
+            ngx_http_llm_counts->cells[slot].held++;
         }
 
         ngx_shmtx_unlock(&table->shpool->mutex);
@@ -201,21 +213,24 @@ ngx_http_llm_inflight_hold(ngx_shm_zone_t *zone, const ngx_str_t *upstream,
 void
 ngx_http_llm_inflight_release(uint32_t slot)
 {
-    if (slot == NGX_HTTP_LLM_INFLIGHT_NONE || ngx_http_llm_cells == NULL
-        || ngx_http_llm_cells[slot].held == 0)
-    {
+    volatile ngx_http_llm_cell_t  *cell;
+
+    if (slot == NGX_HTTP_LLM_INFLIGHT_NONE || ngx_http_llm_counts == NULL) {
         return;
     }
 
+    cell = &ngx_http_llm_counts->cells[slot];
+
     /* the slot's next server starts without these failures */
 
-    if (ngx_http_llm_cells[slot].held == 1) {
-        ngx_http_llm_cells[slot].failures = 0;
+    if (cell->held == 1) {
+        cell->failures = 0;
+        ngx_memory_barrier();
     }
 
-    ngx_memory_barrier();
-
-    ngx_http_llm_cells[slot].held--;
+    if (cell->held) {
+        cell->held--;
+    }
 }
 
 
@@ -298,20 +313,20 @@ ngx_http_llm_inflight_add_locked(ngx_http_llm_table_t *table,
 static ngx_uint_t
 ngx_http_llm_inflight_held(ngx_http_llm_table_t *table, uint32_t slot)
 {
-    ngx_uint_t                     i;
-    volatile ngx_http_llm_cell_t  *cells;
+    ngx_uint_t                       i;
+    volatile ngx_http_llm_counts_t  *counts;
 
     for (i = 0; i < table->rows.n; i++) {
-        cells = ngx_http_llm_row_data(&table->rows.elts[i]);
+        counts = ngx_http_llm_row_data(&table->rows.elts[i]);
 
-        if (cells && (cells[slot].held || cells[slot].inflight)) {
+        if (counts && (counts->cells[slot].held || counts->inflight[slot])) {
             return 1;
         }
     }
 
-    cells = ngx_http_llm_cells;
+    counts = ngx_http_llm_counts;
 
-    return cells && (cells[slot].held || cells[slot].inflight);
+    return counts && (counts->cells[slot].held || counts->inflight[slot]);
 }
 
 
@@ -337,48 +352,58 @@ ngx_http_llm_inflight_unlock(ngx_shm_zone_t *zone)
 }
 
 
-ngx_http_llm_load_t
-ngx_http_llm_inflight_load(ngx_shm_zone_t *zone, uint32_t slot)
+void
+ngx_http_llm_inflight_loads(ngx_shm_zone_t *zone, const uint32_t *slots,
+    ngx_uint_t n, ngx_http_llm_load_t *loads)
 {
-    uint32_t                       now_s;
-    ngx_uint_t                     i, n;
-    ngx_http_llm_load_t            load;
-    ngx_http_llm_table_t          *table;
-    volatile ngx_http_llm_cell_t  *cells;
+    ngx_uint_t                       i, rows;
+    ngx_http_llm_table_t            *table;
+    volatile ngx_http_llm_counts_t  *counts;
 
     table = zone->data;
-    now_s = ngx_http_llm_inflight_now_s();
 
-    load.inflight = 0;
-    load.penalty = 0;
+    ngx_memzero(loads, n * sizeof(ngx_http_llm_load_t));
 
-    n = table->rows.n;
+    rows = table->rows.n;
 
-    for (i = 0; i < n; i++) {
-        cells = ngx_http_llm_row_data(&table->rows.elts[i]);
+    for (i = 0; i < rows; i++) {
+        counts = ngx_http_llm_row_data(&table->rows.elts[i]);
 
-        if (cells) {
-            ngx_http_llm_inflight_add_cell(&load, &cells[slot], now_s);
+        if (counts) {
+            ngx_http_llm_inflight_add_row(counts, slots, n, loads);
         }
     }
 
-    if (ngx_http_llm_row == NULL && ngx_http_llm_cells) {
-        ngx_http_llm_inflight_add_cell(&load, &ngx_http_llm_cells[slot],
-                                       now_s);
+    if (ngx_http_llm_row == NULL && ngx_http_llm_counts) {
+        ngx_http_llm_inflight_add_row(ngx_http_llm_counts, slots, n, loads);
     }
-
-    return load;
 }
 
 
 static void
-ngx_http_llm_inflight_add_cell(ngx_http_llm_load_t *load,
-    volatile ngx_http_llm_cell_t *cell, uint32_t now_s)
+ngx_http_llm_inflight_add_row(volatile ngx_http_llm_counts_t *counts,
+    const uint32_t *slots, ngx_uint_t n, ngx_http_llm_load_t *loads)
 {
-    load->inflight += cell->inflight;
+    uint32_t    now_s;
+    ngx_uint_t  i;
 
-    if (cell->failures) {
-        load->penalty += ngx_http_llm_inflight_penalty(cell, now_s);
+    for (i = 0; i < n; i++) {
+        if (slots[i] != NGX_HTTP_LLM_INFLIGHT_NONE) {
+            loads[i].inflight += counts->inflight[slots[i]];
+        }
+    }
+
+    now_s = ngx_http_llm_inflight_now_s();
+
+    if (now_s - counts->failed_s >= NGX_HTTP_LLM_FAILURE_WEIGHS_S) {
+        return;
+    }
+
+    for (i = 0; i < n; i++) {
+        if (slots[i] != NGX_HTTP_LLM_INFLIGHT_NONE) {
+            loads[i].penalty += ngx_http_llm_inflight_penalty(
+                                            &counts->cells[slots[i]], now_s);
+        }
     }
 }
 
@@ -398,8 +423,8 @@ ngx_http_llm_inflight_penalty(volatile ngx_http_llm_cell_t *cell,
 void
 ngx_http_llm_inflight_enter(uint32_t slot)
 {
-    if (ngx_http_llm_cells) {
-        ngx_http_llm_cells[slot].inflight++;
+    if (ngx_http_llm_counts) {
+        ngx_http_llm_counts->inflight[slot]++;
     }
 }
 
@@ -407,8 +432,8 @@ ngx_http_llm_inflight_enter(uint32_t slot)
 void
 ngx_http_llm_inflight_leave(uint32_t slot)
 {
-    if (ngx_http_llm_cells && ngx_http_llm_cells[slot].inflight) {
-        ngx_http_llm_cells[slot].inflight--;
+    if (ngx_http_llm_counts && ngx_http_llm_counts->inflight[slot]) {
+        ngx_http_llm_counts->inflight[slot]--;
     }
 }
 
@@ -419,11 +444,18 @@ ngx_http_llm_inflight_failed(uint32_t slot)
     uint32_t                       failures, now_s;
     volatile ngx_http_llm_cell_t  *cell;
 
-    if (ngx_http_llm_cells == NULL || ngx_http_llm_cells[slot].held == 0) {
+    if (ngx_http_llm_counts == NULL) {
         return;
     }
 
-    cell = &ngx_http_llm_cells[slot];
+    cell = &ngx_http_llm_counts->cells[slot];
+
+    /* released: the slot may be another server's soon */
+
+    if (cell->held == 0) {
+        return;
+    }
+
     now_s = ngx_http_llm_inflight_now_s();
 
     failures = ngx_http_llm_inflight_penalty(cell, now_s)
@@ -431,6 +463,8 @@ ngx_http_llm_inflight_failed(uint32_t slot)
 
     cell->failed_s = now_s;
     cell->failures = ngx_min(failures, NGX_HTTP_LLM_FAILURES_MAX);
+
+    ngx_http_llm_counts->failed_s = now_s;
 }
 
 
@@ -466,7 +500,8 @@ ngx_http_llm_inflight_next(ngx_shm_zone_t *zone, ngx_uint_t *index,
     server->upstream.len = slot->upstream_len;
     server->address.data = server->name + slot->upstream_len;
     server->address.len = slot->address_len;
-    server->load = ngx_http_llm_inflight_load(zone, i);
+
+    ngx_http_llm_inflight_loads(zone, &i, 1, &server->load);
 
     ngx_shmtx_unlock(&table->shpool->mutex);
 

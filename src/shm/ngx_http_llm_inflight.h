@@ -82,14 +82,17 @@ uint32_t ngx_http_llm_inflight_hold(ngx_shm_zone_t *zone,
     const ngx_str_t *upstream, const ngx_str_t *address, ngx_log_t *log);
 void ngx_http_llm_inflight_release(uint32_t slot);
 
-/* what is in flight there now; slot is one that is held */
+/*
+ * What is in flight now at n servers; slots are held ones, or _NONE, which
+ * gets zeroes.
+ */
 
-ngx_http_llm_load_t ngx_http_llm_inflight_load(ngx_shm_zone_t *zone,
-    uint32_t slot);
+void ngx_http_llm_inflight_loads(ngx_shm_zone_t *zone, const uint32_t *slots,
+    ngx_uint_t n, ngx_http_llm_load_t *loads);
 
 /*
  * For a decision that must not race with another worker's, such as
- * max_conns: between load and enter.
+ * max_conns: around loads and enter.
  */
 
 void ngx_http_llm_inflight_lock(ngx_shm_zone_t *zone);
