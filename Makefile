@@ -237,12 +237,12 @@ fuzz-locked: $(fuzz_bins)
 
 $(BUILD)/fuzz/core/%.o: src/core/%.c
 	@mkdir -p $(@D)
-	$(call say,clang $<)clang $(fuzz_flags) $(core_san),fuzzer-no-link \
+	$(call say,clang $<)clang $(fuzz_flags) $(core_san) -fsanitize=fuzzer-no-link \
 	    -MMD -MP -c -o $@ $<
 
 $(BUILD)/fuzz/fuzz_%.o: t/fuzz/fuzz_%.c
 	@mkdir -p $(@D)
-	$(call say,clang $<)clang $(fuzz_flags) $(core_san),fuzzer-no-link \
+	$(call say,clang $<)clang $(fuzz_flags) $(core_san) -fsanitize=fuzzer-no-link \
 	    -MMD -MP -c -o $@ $<
 
 $(BUILD)/fuzz/fuzz_%: $(BUILD)/fuzz/fuzz_%.o $(fuzz_core)
