@@ -10,11 +10,14 @@ use warnings;
 
 use lib 't/lib';
 
+use File::Path qw( remove_tree );
+
 use LlmTest;
 use LlmClient;
 use LlmNginx;
 use Time::HiRes qw( sleep time );
 
+my $Dir = "$ENV{TEST_NGINX_SERVROOT}-live";
 my $Port = free_port(1);
 my $Killed = qr/worker process \d+ exited on signal 9/;
 
@@ -39,6 +42,8 @@ killed();
 terminated();
 zone_full_of_keys();
 zone_full_of_requests();
+
+remove_tree($Dir) if Test::More->builder->is_passing;
 
 
 # 50 at once and a budget for 10, over two workers
@@ -399,7 +404,7 @@ sub start {
     sim_reset();
 
     $Nginx = LlmNginx->start(binary => nginx(), module => module(),
-                             dir => "$ENV{TEST_NGINX_SERVROOT}-live",
+                             dir => $Dir,
                              main => 'worker_processes 2;', http => $http);
 }
 
