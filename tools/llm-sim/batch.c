@@ -5,8 +5,6 @@
  */
 
 
-#include <stdlib.h>
-
 #include "sim.h"
 
 
@@ -45,6 +43,7 @@ static void sim_batch_first(sim_req_t *r);
 static uint64_t sim_batch_work(sim_server_t *s);
 static void sim_batch_kick(sim_server_t *s);
 static int sim_batch_own_clock(const sim_req_t *r);
+static void sim_batch_own_timer(loop_timer_t *t);
 
 
 void
@@ -60,13 +59,6 @@ sim_batch_init(sim_server_t *s)
     if (sim_conf.cache_tokens >= SIM_BLOCK_TOKENS) {
         s->cache = sim_cache_create(sim_conf.cache_tokens);
     }
-}
-
-
-double
-sim_batch_scale(const sim_server_t *s)
-{
-    return s->speed * sim_conf.time_scale;
 }
 
 
@@ -305,7 +297,7 @@ sim_batch_work(sim_server_t *s)
                                                       : sim_conf.chunk;
     ms += s->step_tokens * 1000.0 / sim_conf.prefill_per_sec;
 
-    us = (uint64_t) (ms * 1000 / sim_batch_scale(s));
+    us = (uint64_t) (ms * 1000 / (s->speed * sim_conf.time_scale));
 
     return us ? us : 1;
 }
@@ -318,7 +310,7 @@ sim_batch_own_clock(const sim_req_t *r)
 }
 
 
-void
+static void
 sim_batch_own_timer(loop_timer_t *t)
 {
     int         n;

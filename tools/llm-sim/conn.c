@@ -5,8 +5,6 @@
  */
 
 
-#define _GNU_SOURCE
-
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>

@@ -26,7 +26,6 @@ static const char *sim_anthropic_stop(const sim_req_t *r);
 
 
 const sim_dialect_t  sim_anthropic_messages = {
-    .name = "anthropic messages",
     .content_type = "text/event-stream; charset=utf-8",
     .begin = sim_anthropic_begin,
     .token = sim_anthropic_token,

@@ -24,7 +24,6 @@ static void sim_embeddings_base64(const sim_req_t *r, buf_t *b,
 
 
 const sim_dialect_t  sim_openai_embeddings = {
-    .name = "openai embeddings",
     .embeddings = 1,
     .answer = sim_embeddings_answer,
     .status = sim_openai_status

@@ -26,7 +26,6 @@ static void sim_ernie_close(sim_req_t *r, buf_t *b, uint64_t made, int end);
 
 
 const sim_dialect_t  sim_ernie = {
-    .name = "ernie",
     .content_type = "text/event-stream; charset=utf-8",
     .begin = sim_ernie_begin,
     .token = sim_ernie_token,

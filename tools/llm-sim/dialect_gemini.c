@@ -27,7 +27,6 @@ static const char *sim_gemini_finish(const sim_req_t *r);
 
 
 const sim_dialect_t  sim_gemini = {
-    .name = "gemini",
     .content_type = "text/event-stream",
     .begin = sim_gemini_begin,
     .token = sim_gemini_token,

@@ -31,7 +31,6 @@ static int sim_ollama_is_chat(const sim_req_t *r);
 
 
 const sim_dialect_t  sim_ollama_chat = {
-    .name = "ollama chat",
     .content_type = "application/x-ndjson",
     .frame = SIM_FRAME_LINES,
     .stream_default = 1,
@@ -45,7 +44,6 @@ const sim_dialect_t  sim_ollama_chat = {
 
 
 const sim_dialect_t  sim_ollama_generate = {
-    .name = "ollama generate",
     .content_type = "application/x-ndjson",
     .frame = SIM_FRAME_LINES,
     .stream_default = 1,

@@ -38,7 +38,6 @@ static const char *sim_openai_finish(const sim_req_t *r);
 
 
 const sim_dialect_t  sim_openai_chat = {
-    .name = "openai chat",
     .choices = 1,
     .content_type = "text/event-stream; charset=utf-8",
     .begin = sim_chat_begin,
@@ -51,7 +50,6 @@ const sim_dialect_t  sim_openai_chat = {
 
 
 const sim_dialect_t  sim_openai_completions = {
-    .name = "openai completions",
     .choices = 1,
     .content_type = "text/event-stream; charset=utf-8",
     .begin = sim_completions_begin,

@@ -36,7 +36,6 @@ static int sim_responses_cut(const sim_req_t *r);
 
 
 const sim_dialect_t  sim_openai_responses = {
-    .name = "openai responses",
     .content_type = "text/event-stream; charset=utf-8",
     .begin = sim_responses_begin,
     .token = sim_responses_token,

@@ -16,6 +16,7 @@ static void sim_fault_stream(sim_req_t *r);
 static void sim_fault_answer(sim_req_t *r);
 static void sim_fault_half_answer(sim_req_t *r);
 static void sim_fault_hold(sim_req_t *r, int comments);
+static void sim_fault_timer(loop_timer_t *t);
 
 
 int
@@ -217,7 +218,7 @@ sim_fault_hold(sim_req_t *r, int comments)
 }
 
 
-void
+static void
 sim_fault_timer(loop_timer_t *t)
 {
     sim_req_t  *r;

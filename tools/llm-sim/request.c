@@ -16,6 +16,7 @@
 
 static int64_t sim_req_length(sim_req_t *r);
 static void sim_req_status(sim_req_t *r);
+static void sim_req_resume(sim_req_t *r);
 static void sim_req_respond(sim_req_t *r, int status, const char *fields,
     const buf_t *b);
 static void sim_req_count(sim_req_t *r);
@@ -380,7 +381,7 @@ sim_req_abort(sim_req_t *r)
 
 /* the client reads again */
 
-void
+static void
 sim_req_resume(sim_req_t *r)
 {
     if (r->paused) {

@@ -227,7 +227,6 @@ struct sim_conn_s {
 };
 
 struct sim_dialect_s {
-    const char           *name;
     const char           *content_type;     /* of a stream */
     sim_frame_e           frame;
     unsigned              embeddings:1;
@@ -280,7 +279,6 @@ void sim_req_done(sim_req_t *r);
 void sim_req_spoiled(sim_req_t *r, int reset);
 void sim_req_flushed(sim_req_t *r);
 void sim_req_abort(sim_req_t *r);
-void sim_req_resume(sim_req_t *r);
 
 /* route.c: sets the dialect, a local answer or a refusal */
 void sim_route(sim_req_t *r, const http_head_t *h);
@@ -297,14 +295,11 @@ void sim_order_free(sim_order_t *o);
 /* fault.c: the request is taken over, and may be gone, after fire() */
 int sim_fault_due(const sim_req_t *r);
 void sim_fault_fire(sim_req_t *r);
-void sim_fault_timer(loop_timer_t *t);
 
 /* batch.c */
 void sim_batch_init(sim_server_t *s);
 void sim_batch_add(sim_req_t *r);
 void sim_batch_remove(sim_req_t *r);
-void sim_batch_own_timer(loop_timer_t *t);
-double sim_batch_scale(const sim_server_t *s);
 
 /* cache.c */
 sim_cache_t *sim_cache_create(uint64_t tokens);
