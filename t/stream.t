@@ -272,7 +272,9 @@ qr/\A\x1f\x8b/
 passes unread
 --- log
 end: done
-usage_source: estimate
+usage_source: none
+prompt_tokens: /[1-9]\d*/
+completion_tokens: -
 
 
 

@@ -49,6 +49,14 @@ ngx_http_llm_account_end(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     if (ngx_http_llm_account_is_free(r, ctx)) {
         ngx_http_llm_limit_abandon(ctx);
 
+    } else if (ctx->relay && ctx->relay->blind) {
+
+        /* nobody can say what it was: what was estimated for it stays */
+
+        ngx_http_llm_limit_keep(ctx);
+
+        ctx->bill.usage.prompt = ctx->facts ? ctx->estimated_tokens : -1;
+
     } else {
         ngx_http_llm_account_bill(r, ctx);
         ngx_http_llm_account_learn(r, ctx);

@@ -34,6 +34,12 @@ ngx_http_llm_clock_arm(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
     ngx_http_llm_ctx_t       *ctx;
     ngx_http_llm_loc_conf_t  *llcf;
 
+    /* an event that was held until now is read, but nobody waits any more */
+
+    if (ex->finalized) {
+        return;
+    }
+
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
     ctx = ex->ctx;
     deadline_ms = ex->total_deadline_ms;
@@ -63,6 +69,19 @@ ngx_http_llm_clock_arm(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
     if (deadline_ms) {
         delay_ms = (ngx_msec_int_t) (deadline_ms - ngx_current_msec);
         ngx_add_timer(&ex->clock, ngx_max(delay_ms, 1));
+    }
+}
+
+
+void
+ngx_http_llm_clock_content(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ctx->last_content_ms = ngx_current_msec;
+
+    if (ctx->first_content_ms == 0) {
+        ctx->first_content_ms = ngx_current_msec;
+
+        ngx_http_llm_clock_arm(r, ctx->exchange);
     }
 }
 

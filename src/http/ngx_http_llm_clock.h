@@ -28,6 +28,11 @@ void ngx_http_llm_clock_handler(ngx_event_t *ev);
 void ngx_http_llm_clock_arm(ngx_http_request_t *r,
     ngx_http_llm_exchange_t *ex);
 
+/* content has come, just now */
+
+void ngx_http_llm_clock_content(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+
 /*
  * The terminal marker has passed: upstream has a second to close its body,
  * then we do, and nobody waits for it.

@@ -380,6 +380,8 @@ ngx_http_llm_exchange_finalize(ngx_http_request_t *r, ngx_int_t rc)
         ngx_del_timer(&ex->clock);
     }
 
+    ex->finalized = 1;
+
     ex->finalize_request(r, rc);
 
     /* X-Accel-Redirect: another location goes on */

@@ -46,6 +46,9 @@ struct ngx_http_llm_exchange_s {
     /* the answer is a stream of events that is read */
     unsigned                      stream:1;
 
+    /* the clocks have stopped for good */
+    unsigned                      finalized:1;
+
     /* upstream broke its own framing */
     unsigned                      broken:1;
 };

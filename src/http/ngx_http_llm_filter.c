@@ -7,6 +7,7 @@
 
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_chain.h"
+#include "ngx_http_llm_clock.h"
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_filter.h"
 #include "ngx_http_llm_relay.h"
@@ -215,7 +216,18 @@ ngx_http_llm_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 
     relay = ctx->relay;
 
-    if (relay == NULL || (relay->blind && !relay->ended)) {
+    if (relay == NULL) {
+        return ngx_http_next_body_filter(r, in);
+    }
+
+    if (relay->blind && !relay->ended) {
+
+        /* whatever it is, it is what the client waits for */
+
+        if (relay->stream && in && ngx_buf_in_memory(in->buf)) {
+            ngx_http_llm_clock_content(r, ctx);
+        }
+
         return ngx_http_next_body_filter(r, in);
     }
 

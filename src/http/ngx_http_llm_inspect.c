@@ -246,7 +246,7 @@ ngx_http_llm_gather_body(ngx_http_request_t *r, ngx_str_t *body)
     cl = r->request_body->bufs;
     body->len = size;
 
-    if (cl == NULL) {
+    if (size == 0) {
         body->data = (u_char *) "";
         return NGX_OK;
     }
@@ -265,6 +265,12 @@ ngx_http_llm_gather_body(ngx_http_request_t *r, ngx_str_t *body)
 
     for ( /* void */ ; cl; cl = cl->next) {
         b = cl->buf;
+
+        /* the last buffer of a body in pieces may have no memory at all */
+
+        if (ngx_buf_size(b) == 0) {
+            continue;
+        }
 
         if (!b->in_file) {
             p = ngx_cpymem(p, b->pos, b->last - b->pos);

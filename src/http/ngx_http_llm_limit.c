@@ -366,6 +366,30 @@ ngx_http_llm_limit_abandon(ngx_http_llm_ctx_t *ctx)
 }
 
 
+void
+ngx_http_llm_limit_keep(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_uint_t              i;
+    ngx_http_llm_part_t    *part;
+    ngx_http_llm_charge_t  *charge;
+
+    charge = ctx->charge;
+
+    if (charge == NULL || !charge->open) {
+        return;
+    }
+
+    charge->open = 0;
+
+    for (i = 0; i < charge->nparts; i++) {
+        part = &charge->parts[i];
+
+        ngx_http_llm_zone_settle(&part->zone->zone, part->hold, NULL, -1,
+                                 ngx_http_llm_zone_now());
+    }
+}
+
+
 static void
 ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage)
 {

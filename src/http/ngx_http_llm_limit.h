@@ -109,6 +109,10 @@ void ngx_http_llm_limit_settle(ngx_http_llm_ctx_t *ctx,
     const ngx_llm_usage_t *usage);
 void ngx_http_llm_limit_abandon(ngx_http_llm_ctx_t *ctx);
 
+/* the same for an answer that could not be read: what was taken stays */
+
+void ngx_http_llm_limit_keep(ngx_http_llm_ctx_t *ctx);
+
 /*
  * What is still held is given back: of the process that had this one's slot
  * and died, and of this process when it leaves its requests unfinished.

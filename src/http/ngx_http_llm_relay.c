@@ -312,14 +312,12 @@ ngx_http_llm_relay_event(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     bits = ngx_llm_answer_event(&relay->answer, event, len,
                                 ngx_http_llm_scratch());
 
-    if (bits & NGX_LLM_EV_CONTENT) {
-        ctx->last_content_ms = ngx_current_msec;
+    /* of an API that is not known any data is content */
 
-        if (ctx->first_content_ms == 0) {
-            ctx->first_content_ms = ngx_current_msec;
-
-            ngx_http_llm_clock_arm(r, ctx->exchange);
-        }
+    if ((bits & NGX_LLM_EV_CONTENT)
+        || (relay->answer.api == NULL && (bits & NGX_LLM_EV_DATA)))
+    {
+        ngx_http_llm_clock_content(r, ctx);
     }
 
     if (bits & NGX_LLM_EV_ERROR) {

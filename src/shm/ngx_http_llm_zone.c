@@ -444,7 +444,7 @@ ngx_http_llm_zone_end_locked(ngx_http_llm_zone_t *zone,
     key = hold->key;
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-        if (hold->budgets & (1 << b)) {
+        if (costs && (hold->budgets & (1 << b))) {
             ngx_http_llm_key_charge(key, b, costs[b] - hold->costs[b], now_ns);
         }
     }

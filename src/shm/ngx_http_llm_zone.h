@@ -155,7 +155,8 @@ ngx_int_t ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
 
 /*
  * Ends a hold: costs is what it comes to in the end, more or less than what
- * was taken.  completion is learned from unless negative.
+ * was taken; NULL: what was taken stays.  completion is learned from unless
+ * negative.
  */
 
 void ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone,
