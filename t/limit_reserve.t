@@ -283,3 +283,16 @@ llm_limit zone=t reserve=100;
  "x-ratelimit-remaining-tokens: 900"]
 --- error_code eval
 [200, 200]
+
+
+
+=== TEST 16: embeddings reserve their prompt alone
+--- http_config eval
+"$::Zone tokens=1M/d;"
+--- location
+llm_limit zone=t;
+--- path: /v1/embeddings
+--- body: {"model":"embed","input":"hello"}
+--- log
+reserved_tokens: /\d{1,2}/
+end: done

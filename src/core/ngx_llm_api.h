@@ -206,6 +206,9 @@ struct ngx_llm_api_s {
     /* usage of a stream has to be asked for */
     unsigned                 asks_usage:1;
 
+    /* there is no completion: the prompt is all that is paid for */
+    unsigned                 prompt_only:1;
+
     /* it streams where the request does not say */
     unsigned                 default_stream:1;
 

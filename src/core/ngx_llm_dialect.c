@@ -217,6 +217,13 @@ ngx_llm_api_asks_usage(const ngx_llm_api_t *api)
 
 
 int
+ngx_llm_api_prompt_only(const ngx_llm_api_t *api)
+{
+    return api ? api->prompt_only : 0;
+}
+
+
+int
 ngx_llm_api_path_streams(const ngx_llm_api_t *api, ngx_llm_str_t path)
 {
     const ngx_llm_path_t  *match;

@@ -84,6 +84,10 @@ ngx_llm_framing_e ngx_llm_api_framing(const ngx_llm_api_t *api);
 
 int ngx_llm_api_asks_usage(const ngx_llm_api_t *api);
 
+/* the prompt is all that is paid for: embeddings */
+
+int ngx_llm_api_prompt_only(const ngx_llm_api_t *api);
+
 /*
  * The path itself says that the answer is a stream, or that it is not: 1, 0;
  * -1 when the body's "stream" does (or its default: see default_stream of

@@ -155,5 +155,6 @@ static const ngx_llm_json_row_t  ngx_llm_ollama_embed_answer[] = {
 
 
 const ngx_llm_api_t  ngx_llm_api_ollama_embed = {
-    ngx_llm_ollama_api(embed, 0)
+    ngx_llm_ollama_api(embed, 0),
+    .prompt_only = 1
 };

@@ -359,6 +359,7 @@ const ngx_llm_api_t  ngx_llm_api_openai_embeddings = {
     .dialect = NGX_LLM_DIALECT_OPENAI,
     .name = "embeddings",
     .framing = NGX_LLM_FRAME_SSE,
+    .prompt_only = 1,
     .paths = ngx_llm_openai_embeddings_paths,
     .tells = ngx_llm_openai_embeddings_tells,
     .request = ngx_llm_json_table(ngx_llm_openai_embeddings_request),

@@ -202,6 +202,11 @@ ngx_http_llm_limit_need(ngx_http_llm_ctx_t *ctx, ngx_http_llm_limit_t *limit,
         most = ngx_min(most, limit->reserve_tokens);
     }
 
+    if (ngx_llm_api_prompt_only(ctx->api)) {
+        named = 1;
+        most = 0;
+    }
+
     take->prompt = ctx->estimated_tokens;
 
     take->completion = (named || fixed)
