@@ -293,6 +293,8 @@ llm_limit zone=t reserve=100;
 llm_limit zone=t;
 --- path: /v1/embeddings
 --- body: {"model":"embed","input":"hello"}
+--- more_headers
+Authorization: Bearer a
 --- log
 reserved_tokens: /\d{1,2}/
 end: done
