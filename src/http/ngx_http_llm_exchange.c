@@ -113,6 +113,7 @@ ngx_http_llm_exchange_hook(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     }
 
     ex->ctx = ctx;
+    ex->original = u->conf;
     ex->conf = *u->conf;
     u->conf = &ex->conf;
 
@@ -340,6 +341,21 @@ ngx_http_llm_exchange_filter(void *data, ssize_t bytes)
     }
 
     return NGX_OK;
+}
+
+
+void
+ngx_http_llm_exchange_release(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_llm_exchange_t  *ex;
+
+    ex = ctx->exchange;
+
+    r->upstream->conf = ex->original;
+
+    if (ex->clock.timer_set) {
+        ngx_del_timer(&ex->clock);
+    }
 }
 
 

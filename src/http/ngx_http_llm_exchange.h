@@ -22,6 +22,8 @@ struct ngx_http_llm_exchange_s {
     /* u->conf points here: it is shared otherwise, never to be written */
     ngx_http_upstream_conf_t      conf;
 
+    ngx_http_upstream_conf_t     *original;
+
     ngx_http_llm_ctx_t           *ctx;
 
     /* what the hooks stand in for */
@@ -69,6 +71,11 @@ void ngx_http_llm_exchange_prepare(ngx_http_request_t *r,
  */
 
 void ngx_http_llm_exchange_start_stream(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+
+/* the connection was upgraded: no clock of ours runs on it */
+
+void ngx_http_llm_exchange_release(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
 
 /*

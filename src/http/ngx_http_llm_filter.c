@@ -112,6 +112,7 @@ ngx_http_llm_filter_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     u = r->upstream;
 
     if (r->headers_out.status == NGX_HTTP_SWITCHING_PROTOCOLS) {
+        ngx_http_llm_exchange_release(r, ctx);
         return NGX_OK;
     }
 
