@@ -217,6 +217,7 @@ $(bin)/unit/test_%: $(bin)/unit/test_%.o $(unit_core)
 	$(call say,link $@)$(CC) $(core_san) -o $@ $^ -lyajl -lm
 
 ##   fuzz      each parser's fuzzer, FUZZ_SECONDS=60 each
+fuzz_san    := $(core_san) -fsanitize=fuzzer-no-link
 fuzz_flags  := -O1 -g $(core_warn) -Isrc/core -It/fuzz
 fuzz_names  := $(patsubst t/fuzz/fuzz_%.c,%,$(sort \
                $(wildcard t/fuzz/fuzz_*.c)))
@@ -237,13 +238,13 @@ fuzz-locked: $(fuzz_bins)
 
 $(BUILD)/fuzz/core/%.o: src/core/%.c
 	@mkdir -p $(@D)
-	$(call say,clang $<)clang $(fuzz_flags) $(core_san) -fsanitize=fuzzer-no-link \
-	    -MMD -MP -c -o $@ $<
+	$(call say,clang $<)clang $(fuzz_flags) $(fuzz_san) -MMD -MP \
+	    -c -o $@ $<
 
 $(BUILD)/fuzz/fuzz_%.o: t/fuzz/fuzz_%.c
 	@mkdir -p $(@D)
-	$(call say,clang $<)clang $(fuzz_flags) $(core_san) -fsanitize=fuzzer-no-link \
-	    -MMD -MP -c -o $@ $<
+	$(call say,clang $<)clang $(fuzz_flags) $(fuzz_san) -MMD -MP \
+	    -c -o $@ $<
 
 $(BUILD)/fuzz/fuzz_%: $(BUILD)/fuzz/fuzz_%.o $(fuzz_core)
 	$(call say,link $@)clang $(core_san) -fsanitize=fuzzer \

@@ -147,6 +147,7 @@ sim_responses_object(sim_req_t *r, buf_t *b, const char *status)
         buf_add_fmt(b, "\"incomplete_details\":{\"reason\":\"%s\"},",
                     r->finish == SIM_LENGTH ? "max_output_tokens"
                                             : "content_filter");
+
     } else {
         buf_add_str(b, "\"incomplete_details\":null,");
     }
