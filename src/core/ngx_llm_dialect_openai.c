@@ -110,8 +110,8 @@ static const ngx_llm_json_row_t  ngx_llm_openai_chat_request[] = {
 
 /*
  * The "*" is delta or message; no other object of a choice has strings of
- * these names.  tool_calls is today's form, function_call yesterday's; audio
- * is base64.
+ * these names.  tool_calls have function.name and .arguments, or custom.name
+ * and .input; function_call is yesterday's form of them.  Audio is base64.
  */
 
 static const ngx_llm_json_row_t  ngx_llm_openai_chat_answer[] = {
@@ -121,12 +121,8 @@ static const ngx_llm_json_row_t  ngx_llm_openai_chat_answer[] = {
     { "choices[].*.reasoning_content", NGX_LLM_ANS_CONTENT },
     { "choices[].*.reasoning", NGX_LLM_ANS_CONTENT },
     { "choices[].*.refusal", NGX_LLM_ANS_CONTENT },
-    { "choices[].*.tool_calls[].function.name", NGX_LLM_ANS_CONTENT },
-    { "choices[].*.tool_calls[].function.arguments", NGX_LLM_ANS_CONTENT },
-    { "choices[].*.tool_calls[].custom.name", NGX_LLM_ANS_CONTENT },
-    { "choices[].*.tool_calls[].custom.input", NGX_LLM_ANS_CONTENT },
-    { "choices[].*.function_call.name", NGX_LLM_ANS_CONTENT },
-    { "choices[].*.function_call.arguments", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.tool_calls[].*.*", NGX_LLM_ANS_CONTENT },
+    { "choices[].*.function_call.*", NGX_LLM_ANS_CONTENT },
     { "choices[].*.audio.transcript", NGX_LLM_ANS_CONTENT },
     { "choices[].*.audio.data", NGX_LLM_ANS_PAYLOAD },
     NGX_LLM_ANS_OPENAI_USAGE_ROWS,

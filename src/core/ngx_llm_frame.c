@@ -124,7 +124,9 @@ ngx_llm_frame_sse(ngx_llm_frame_t *frame, const unsigned char *p,
             }
         }
 
-        eol = ngx_llm_frame_eol(p, last);
+        /* the blank line behind an event needs no scan */
+
+        eol = (*p == NGX_LLM_FRAME_LF) ? p : ngx_llm_frame_eol(p, last);
 
         if (eol == last) {
             frame->line = 1;
@@ -185,12 +187,6 @@ ngx_llm_frame_eol(const unsigned char *p, const unsigned char *last)
 
         if (n > NGX_LLM_FRAME_WINDOW) {
             n = NGX_LLM_FRAME_WINDOW;
-        }
-
-        /* the blank line behind an event needs no scan */
-
-        if (*p == NGX_LLM_FRAME_LF) {
-            return p;
         }
 
         lf = memchr(p, NGX_LLM_FRAME_LF, n);

@@ -18,13 +18,8 @@
 #define NGX_LLM_SHAPE_EACH(ch)       ((ch) * (uint64_t) 0x0101010101010101)
 
 
-typedef struct {
-    const unsigned char  *data;
-    size_t                len;
-    unsigned              escaped:1;
-} ngx_llm_shape_text_t;
-
-
+static int ngx_llm_shape_short(const ngx_llm_shape_t *shape,
+    const ngx_llm_str_t *fills);
 static size_t ngx_llm_shape_string(const unsigned char *p,
     const unsigned char *last, unsigned *escaped);
 static const unsigned char *ngx_llm_shape_plain(const unsigned char *p,
@@ -32,8 +27,8 @@ static const unsigned char *ngx_llm_shape_plain(const unsigned char *p,
 static uint64_t ngx_llm_shape_word(const unsigned char *p);
 static size_t ngx_llm_shape_number(const unsigned char *p,
     const unsigned char *last);
-static size_t ngx_llm_shape_unescape(unsigned char *out,
-    const unsigned char *p, size_t len);
+static void ngx_llm_shape_unescape(const ngx_llm_str_t *fill,
+    ngx_llm_text_t *text);
 static int ngx_llm_shape_escape(unsigned char ch);
 
 
@@ -87,20 +82,23 @@ size_t
 ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
     size_t len, int whole, ngx_llm_text_t *text)
 {
-    size_t                 i, n, ntexts;
-    unsigned               escaped;
-    const unsigned char   *start, *last, *piece;
-    ngx_llm_shape_text_t  *to, texts[NGX_LLM_SHAPE_HOLES];
-    unsigned char          buf[NGX_LLM_SHAPE_ESCAPED_BYTES];
+    size_t                i, n;
+    unsigned              escaped;
+    ngx_llm_str_t         fills[NGX_LLM_SHAPE_HOLES];
+    const unsigned char  *start, *last, *piece;
 
     if (shape->nholes == 0) {
         return 0;
     }
 
+    if (len > NGX_LLM_MAX_EVENT_BYTES) {
+        len = NGX_LLM_MAX_EVENT_BYTES;
+    }
+
     start = p;
     last = p + len;
     piece = shape->bytes;
-    ntexts = 0;
+    escaped = 0;
 
     for (i = 0; /* void */ ; i++) {
         n = shape->pieces[i];
@@ -116,60 +114,73 @@ ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
             break;
         }
 
+        /* where a fill ends too early, the next piece differs */
+
         if (shape->kinds[i] == NGX_LLM_HOLE_NUMBER) {
             n = ngx_llm_shape_number(p, last);
 
-            if (n == 0) {
-                return 0;
-            }
-
-            p += n;
-            continue;
+        } else {
+            n = ngx_llm_shape_string(p, last, &escaped);
         }
 
-        n = ngx_llm_shape_string(p, last, &escaped);
-
-        /* the quote is the next piece's; no quote, nothing fits there */
-
-        if (shape->kinds[i] == NGX_LLM_HOLE_TEXT) {
-
-            if (n == 0 || (escaped && n > NGX_LLM_SHAPE_ESCAPED_BYTES)) {
-                return 0;
-            }
-
-            to = &texts[ntexts++];
-
-            to->data = p;
-            to->len = n;
-            to->escaped = escaped;
+        if (n == 0 && shape->kinds[i] != NGX_LLM_HOLE_STRING) {
+            return 0;
         }
+
+        fills[i].data = p;
+        fills[i].len = n;
 
         p += n;
     }
 
-    if ((whole && p != last) || p - start > NGX_LLM_MAX_EVENT_BYTES) {
+    if ((whole && p != last)
+        || (escaped && !ngx_llm_shape_short(shape, fills)))
+    {
         return 0;
     }
 
-    for (i = 0; i < ntexts; i++) {
-        to = &texts[i];
+    for (i = 0; i < shape->nholes; i++) {
 
-        if (to->escaped) {
-            to->len = ngx_llm_shape_unescape(buf, to->data, to->len);
-            to->data = buf;
+        if (shape->kinds[i] != NGX_LLM_HOLE_TEXT) {
+            continue;
         }
 
-        ngx_llm_text_add(text, to->data, to->len);
+        if (escaped) {
+            ngx_llm_shape_unescape(&fills[i], text);
+
+        } else {
+            ngx_llm_text_add(text, fills[i].data, fills[i].len);
+        }
     }
 
     return p - start;
 }
 
 
+/* texts with escapes are copied, as far as there is room for it */
+
+static int
+ngx_llm_shape_short(const ngx_llm_shape_t *shape, const ngx_llm_str_t *fills)
+{
+    size_t  i;
+
+    for (i = 0; i < shape->nholes; i++) {
+
+        if (shape->kinds[i] == NGX_LLM_HOLE_TEXT
+            && fills[i].len > NGX_LLM_SHAPE_ESCAPED_BYTES)
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 /*
  * The bytes of a string up to its closing quote, or to what is in doubt: a
  * control byte, \u, a malformed escape or character.  There the next piece,
- * which starts with a quote, does not fit.
+ * which starts with a quote, does not fit.  *escaped is set for an escape.
  */
 
 static size_t
@@ -181,7 +192,6 @@ ngx_llm_shape_string(const unsigned char *p, const unsigned char *last,
 
     start = p;
     wide = 0;
-    *escaped = 0;
 
     for ( ;; ) {
         p = ngx_llm_shape_plain(p, last);
@@ -292,27 +302,29 @@ ngx_llm_shape_number(const unsigned char *p, const unsigned char *last)
 
 /* the escapes were checked when the text was found; it never grows */
 
-static size_t
-ngx_llm_shape_unescape(unsigned char *out, const unsigned char *p, size_t len)
+static void
+ngx_llm_shape_unescape(const ngx_llm_str_t *fill, ngx_llm_text_t *text)
 {
     size_t                n;
-    const unsigned char  *last;
+    unsigned char         buf[NGX_LLM_SHAPE_ESCAPED_BYTES];
+    const unsigned char  *p, *last;
 
     n = 0;
-    last = p + len;
+    p = fill->data;
+    last = p + fill->len;
 
     while (p < last) {
 
         if (*p == '\\') {
             p++;
-            out[n++] = ngx_llm_shape_escape(*p++);
+            buf[n++] = ngx_llm_shape_escape(*p++);
             continue;
         }
 
-        out[n++] = *p++;
+        buf[n++] = *p++;
     }
 
-    return n;
+    ngx_llm_text_add(text, buf, n);
 }
 
 
