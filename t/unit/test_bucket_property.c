@@ -10,7 +10,7 @@
  * they settle to less or more or are abandoned, while the clock stands still,
  * runs, jumps back and stays away for days.
  *
- *     PROPERTY_SEQUENCES=1000000 PROPERTY_SEED=7 build/unit/test_bucket_...
+ *     PROPERTY_SEQUENCES=50 PROPERTY_SEED=7 build/unit/test_bucket_...
  *
  * Every step is written into a ledger in exact arithmetic: what it took and
  * the time from which on that may be spent.  Two properties hold of it:
@@ -35,7 +35,7 @@
 #define HOUR       (60 * MINUTE)
 #define DAY        (24 * HOUR)
 
-#define SEQUENCES  50000
+#define SEQUENCES  1000000
 #define STEPS      32
 #define HOLDS      6
 
