@@ -24,13 +24,17 @@ export BUILD
 
 # gcc's files lie in $(BUILD) itself, another compiler's in a folder of its own
 
+comma   := ,
 ccname  := $(notdir $(firstword $(CC)))
 bin     := $(BUILD)$(if $(filter gcc,$(ccname)),,/$(ccname))
 
 # SANITIZE=1 is set by "make asan", with clang: its runtime is one library
-# for both sanitizers, whose reports all go where they are looked for
+# for both sanitizers, whose reports all go where they are looked for.  nginx
+# and the module both have an ngx_modules: the last option lets ASan tell them
+# apart, or else it takes nginx's for as small as the module's.
 
 sanitize := -fsanitize=address,undefined -fno-omit-frame-pointer
+globals  := -fsanitize-address-use-odr-indicator
 variant  := $(ccname)$(if $(SANITIZE),-asan)
 
 # nginx: Debian's, unpacked under $(BUILD), or the tree given by NGINX_SRC,
@@ -66,8 +70,12 @@ flags   := --with-compat --with-debug --with-threads --with-pcre-jit \
            --with-http_addition_module --with-http_sub_module \
            --prefix=$(abspath $(out))/prefix
 
-cc_opt  := -O2 -g -fPIC $(if $(SANITIZE),-O1 $(sanitize))
-ld_opt  := -fPIC $(if $(SANITIZE),$(sanitize))
+cc_opt  := -O2 -g -fPIC $(if $(SANITIZE),-O1 $(sanitize) $(globals))
+
+# a sanitized module must use its own ngx_modules, not nginx's of that name:
+# ASan knows the sizes of the former only
+
+ld_opt  := -fPIC $(if $(SANITIZE),$(sanitize) -Wl$(comma)-Bsymbolic)
 
 # V=1 shows the commands in full
 
