@@ -32,7 +32,7 @@ my @Good = (
     "$Zone zone=t:1m tokens=1/m; $Zone zone=u:1m tokens=1/m;"
         . 'llm_limit zone=t; llm_limit zone=u reserve=max; server {'
         . 'llm_limit zone=t reserve=auto; location / {'
-        . 'llm_limit zone=t reserve=4k; } }',
+        . 'llm_limit zone=t reserve=4k wait=500ms overrun=finish; } }',
     'llm_limit_status 400; server { llm_limit_status 599; }',
     'llm_limit_log_level info; llm_limit_dry_run on; llm_limit_headers off;',
 );
@@ -103,10 +103,16 @@ my @Bad = (
         => '"llm_limit" must have "zone" parameter',
     'llm_limit zone=;'
         => 'invalid parameter "zone=" in llm_limit',
-    'llm_limit zone=t wait=5s;'
-        => 'invalid parameter "wait=5s" in llm_limit',
-    'llm_limit zone=t overrun=cut;'
-        => 'invalid parameter "overrun=cut" in llm_limit',
+    'llm_limit zone=t wait=soon;'
+        => 'invalid value "wait=soon" in llm_limit, allowed is a time, such '
+           . 'as 500ms, 20s or 2m',
+    'llm_limit zone=t wait=;'
+        => 'invalid value "wait=" in llm_limit, allowed is a time',
+    'llm_limit zone=t wait=-1s;'
+        => 'invalid value "wait=-1s" in llm_limit, allowed is a time',
+    'llm_limit zone=t overrun=stop;'
+        => 'invalid value "overrun=stop" in llm_limit, allowed is finish, '
+           . 'cut or pace',
     'llm_limit zone=t reserve=most;'
         => 'invalid value "reserve=most" in llm_limit, allowed is max, auto '
            . 'or a number',

@@ -5,8 +5,10 @@
  */
 
 
+#include "ngx_http_llm_account.h"
 #include "ngx_http_llm_charge.h"
 #include "ngx_http_llm_error.h"
+#include "ngx_http_llm_wait.h"
 
 
 /* when to come again to a zone that is full: a request may have ended */
@@ -33,13 +35,17 @@ static double ngx_http_llm_limit_pressure(ngx_http_llm_take_t *take,
 static ngx_msec_t ngx_http_llm_limit_ms(int64_t ns);
 static ngx_int_t ngx_http_llm_limit_refuse(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_verdict_t *verdict);
+static ngx_int_t ngx_http_llm_limit_delay(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_verdict_t *verdict);
+static void ngx_http_llm_limit_waited(ngx_http_llm_ctx_t *ctx,
+    ngx_msec_t slept_ms, ngx_uint_t left);
 static void ngx_http_llm_limit_log(ngx_http_request_t *r,
-    ngx_http_llm_limit_conf_t *conf, ngx_http_llm_verdict_t *verdict);
+    ngx_http_llm_limit_conf_t *conf, ngx_http_llm_verdict_t *verdict,
+    ngx_uint_t delayed);
 static void ngx_http_llm_limit_note(ngx_http_request_t *r,
     ngx_http_llm_take_t *take);
 static void ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx,
     const ngx_llm_usage_t *usage);
-static void ngx_http_llm_limit_reap(ngx_cycle_t *cycle, ngx_pid_t pid);
 
 
 ngx_int_t
@@ -78,6 +84,10 @@ ngx_http_llm_limit_admit(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return ngx_http_llm_limit_refuse(r, ctx, &verdict);
     }
 
+    if (verdict.take->delay_ns[verdict.budget] > 0) {
+        return ngx_http_llm_limit_delay(r, ctx, &verdict);
+    }
+
     charge->status = NGX_HTTP_LLM_LIMIT_PASSED;
 
     ngx_log_debug3(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
@@ -94,8 +104,11 @@ static ngx_http_llm_charge_t *
 ngx_http_llm_limit_create_charge(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_uint_t n)
 {
-    ngx_pool_cleanup_t     *cln;
-    ngx_http_llm_charge_t  *charge;
+    ngx_pool_cleanup_t       *cln;
+    ngx_http_llm_charge_t    *charge;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
 
     charge = ngx_pcalloc(r->pool, sizeof(ngx_http_llm_charge_t)
                                   + (n - 1) * sizeof(ngx_http_llm_part_t));
@@ -111,6 +124,7 @@ ngx_http_llm_limit_create_charge(ngx_http_request_t *r,
     cln->handler = ngx_http_llm_limit_cleanup;
     cln->data = ctx;
 
+    charge->limits = llcf->limit.limits;
     ctx->charge = charge;
 
     return charge;
@@ -140,6 +154,8 @@ ngx_http_llm_limit_record(ngx_http_llm_charge_t *charge,
     for (i = 0; i < n; i++) {
         charge->parts[i].zone = (ngx_http_llm_limit_zone_t *) takes[i].zone;
         charge->parts[i].hold = takes[i].hold;
+        charge->parts[i].rate = takes[i].rates[NGX_HTTP_LLM_TOKENS];
+        charge->parts[i].held = takes[i].costs[NGX_HTTP_LLM_TOKENS];
 
         if (charge->open) {
             charge->reserved = ngx_max(charge->reserved,
@@ -198,7 +214,10 @@ ngx_http_llm_limit_tightest(ngx_http_llm_take_t *takes, ngx_uint_t n,
 }
 
 
-/* the part of a budget that is used, or above 1 by how long it must wait */
+/*
+ * The part of a budget that is used; above 1 by how long it must wait; more
+ * than any of these where that is too long for it.
+ */
 
 static double
 ngx_http_llm_limit_pressure(ngx_http_llm_take_t *take, ngx_uint_t b)
@@ -208,7 +227,11 @@ ngx_http_llm_limit_pressure(ngx_http_llm_take_t *take, ngx_uint_t b)
     }
 
     if (take->refused) {
-        return 2 * (double) NGX_LLM_NEVER;
+        return 4 * (double) NGX_LLM_NEVER;
+    }
+
+    if (take->delay_ns[b] > take->wait_ns) {
+        return (double) NGX_LLM_NEVER + (double) take->delay_ns[b];
     }
 
     if (take->delay_ns[b] > 0) {
@@ -241,7 +264,7 @@ ngx_http_llm_limit_refuse(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
     charge = ctx->charge;
 
-    ngx_http_llm_limit_log(r, &llcf->limit, verdict);
+    ngx_http_llm_limit_log(r, &llcf->limit, verdict, 0);
 
     if (llcf->limit.dry_run) {
         charge->status = NGX_HTTP_LLM_LIMIT_REJECTED_DRY_RUN;
@@ -274,16 +297,72 @@ ngx_http_llm_limit_refuse(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 }
 
 
+/* what is needed has been taken: nobody else gets it meanwhile */
+
+static ngx_int_t
+ngx_http_llm_limit_delay(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_verdict_t *verdict)
+{
+    int64_t                   delay_ns;
+    ngx_http_llm_charge_t    *charge;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+    charge = ctx->charge;
+
+    ngx_http_llm_limit_log(r, &llcf->limit, verdict, 1);
+
+    if (llcf->limit.dry_run) {
+        charge->status = NGX_HTTP_LLM_LIMIT_DELAYED_DRY_RUN;
+        return NGX_DECLINED;
+    }
+
+    charge->status = NGX_HTTP_LLM_LIMIT_DELAYED;
+
+    delay_ns = verdict->take->delay_ns[verdict->budget];
+
+    return ngx_http_llm_wait(ctx, ngx_http_llm_limit_ms(delay_ns),
+                             ngx_http_llm_limit_waited);
+}
+
+
+static void
+ngx_http_llm_limit_waited(ngx_http_llm_ctx_t *ctx, ngx_msec_t slept_ms,
+    ngx_uint_t left)
+{
+    ngx_uint_t              b;
+    ngx_http_llm_quota_t   *quota;
+    ngx_http_llm_charge_t  *charge;
+
+    charge = ctx->charge;
+    charge->wait_ms = slept_ms;
+
+    if (left) {
+        ctx->end = NGX_HTTP_LLM_END_CLIENT_ABORT;
+        ngx_http_llm_account_abandon(ctx);
+        return;
+    }
+
+    /* the headers tell how it is when they are sent */
+
+    for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
+        quota = &charge->quotas[b];
+        quota->reset_ms -= ngx_min(quota->reset_ms, slept_ms);
+    }
+}
+
+
 /* a key is known by the start of its digest: what it was is a secret */
 
 static void
 ngx_http_llm_limit_log(ngx_http_request_t *r, ngx_http_llm_limit_conf_t *conf,
-    ngx_http_llm_verdict_t *verdict)
+    ngx_http_llm_verdict_t *verdict, ngx_uint_t delayed)
 {
     u_char                *digest;
     int64_t                delay_ns, need;
     uint32_t               key;
     ngx_str_t             *name;
+    ngx_uint_t             level;
     const char            *dry, *unit;
     ngx_http_llm_take_t   *take;
 
@@ -315,10 +394,16 @@ ngx_http_llm_limit_log(ngx_http_request_t *r, ngx_http_llm_limit_conf_t *conf,
         return;
     }
 
-    ngx_log_error(conf->log_level, r->connection->log, 0,
-                  "llm limit: rejected%s, zone \"%V\", key %08xD, "
-                  "need %L %s, retry after %Mms",
-                  dry, name, key, need, unit, ngx_http_llm_limit_ms(delay_ns));
+    /* one level lower than a rejection, and info as the last one */
+
+    level = conf->log_level + (delayed && conf->log_level < NGX_LOG_INFO);
+
+    ngx_log_error(level, r->connection->log, 0,
+                  "llm limit: %s%s, zone \"%V\", key %08xD, "
+                  "need %L %s, %s %Mms",
+                  delayed ? "delayed" : "rejected", dry, name, key,
+                  need, unit, delayed ? "by" : "retry after",
+                  ngx_http_llm_limit_ms(delay_ns));
 }
 
 
@@ -458,44 +543,4 @@ ngx_msec_t
 ngx_http_llm_limit_wait_ms(const ngx_http_llm_ctx_t *ctx)
 {
     return ctx->charge ? ctx->charge->wait_ms : 0;
-}
-
-
-/* nginx gives a slot to a new process only when the old one is gone */
-
-ngx_int_t
-ngx_http_llm_limit_init_process(ngx_cycle_t *cycle)
-{
-    ngx_http_llm_limit_reap(cycle, ngx_pid);
-
-    return NGX_OK;
-}
-
-
-void
-ngx_http_llm_limit_exit_process(ngx_cycle_t *cycle)
-{
-    ngx_http_llm_limit_reap(cycle, NGX_INVALID_PID);
-}
-
-
-static void
-ngx_http_llm_limit_reap(ngx_cycle_t *cycle, ngx_pid_t pid)
-{
-    ngx_uint_t                  i;
-    ngx_http_llm_zone_t       **zones;
-    ngx_http_llm_main_conf_t   *lmcf;
-
-    lmcf = ngx_http_cycle_get_module_main_conf(cycle,
-                                               ngx_http_llm_stream_module);
-    if (lmcf == NULL) {
-        return;
-    }
-
-    zones = lmcf->zones.elts;
-
-    for (i = 0; i < lmcf->zones.nelts; i++) {
-        ngx_http_llm_zone_reap(zones[i], ngx_process_slot, pid,
-                               ngx_http_llm_zone_now());
-    }
 }

@@ -54,6 +54,15 @@ typedef enum {
 } ngx_http_llm_reserve_e;
 
 
+/* a stream that spends more than it reserved */
+
+typedef enum {
+    NGX_HTTP_LLM_OVERRUN_FINISH = 0,
+    NGX_HTTP_LLM_OVERRUN_CUT,
+    NGX_HTTP_LLM_OVERRUN_PACE
+} ngx_http_llm_overrun_e;
+
+
 /* llm_limit; shm_zone->data is the ngx_http_llm_limit_zone_t */
 
 typedef struct {
@@ -62,6 +71,11 @@ typedef struct {
 
     /* completion tokens of NGX_HTTP_LLM_RESERVE_FIXED */
     int64_t                     reserve_tokens;
+
+    /* the longest that a request may be delayed */
+    ngx_msec_t                  wait_ms;
+
+    ngx_http_llm_overrun_e      overrun;
 } ngx_http_llm_limit_t;
 
 

@@ -12,6 +12,10 @@ static char *ngx_http_llm_limit_arg(ngx_conf_t *cf, ngx_command_t *cmd,
     ngx_http_llm_limit_t *limit, ngx_str_t *arg);
 static char *ngx_http_llm_limit_set_reserve(ngx_conf_t *cf,
     ngx_command_t *cmd, ngx_http_llm_limit_t *limit, ngx_str_t *arg);
+static char *ngx_http_llm_limit_set_wait(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_http_llm_limit_t *limit, ngx_str_t *arg);
+static char *ngx_http_llm_limit_set_overrun(ngx_conf_t *cf,
+    ngx_command_t *cmd, ngx_http_llm_limit_t *limit, ngx_str_t *arg);
 static char *ngx_http_llm_limit_check_status(ngx_conf_t *cf, void *post,
     void *data);
 
@@ -111,6 +115,14 @@ ngx_http_llm_limit_arg(ngx_conf_t *cf, ngx_command_t *cmd,
         return ngx_http_llm_limit_set_reserve(cf, cmd, limit, arg);
     }
 
+    if (ngx_strncmp(arg->data, "wait=", 5) == 0) {
+        return ngx_http_llm_limit_set_wait(cf, cmd, limit, arg);
+    }
+
+    if (ngx_strncmp(arg->data, "overrun=", 8) == 0) {
+        return ngx_http_llm_limit_set_overrun(cf, cmd, limit, arg);
+    }
+
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\" in %V", arg, &cmd->name);
     return NGX_CONF_ERROR;
@@ -145,6 +157,56 @@ ngx_http_llm_limit_set_reserve(ngx_conf_t *cf, ngx_command_t *cmd,
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid value \"%V\" in %V, allowed is max, auto "
                            "or %s", arg, &cmd->name, reason);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_llm_limit_set_wait(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_http_llm_limit_t *limit, ngx_str_t *arg)
+{
+    ngx_str_t  text;
+
+    text.data = arg->data + 5;
+    text.len = arg->len - 5;
+
+    limit->wait_ms = ngx_parse_time(&text, 0);
+
+    if (text.len == 0 || limit->wait_ms == (ngx_msec_t) NGX_ERROR) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" in %V, allowed is a time, "
+                           "such as 500ms, 20s or 2m", arg, &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_llm_limit_set_overrun(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_http_llm_limit_t *limit, ngx_str_t *arg)
+{
+    u_char  *text;
+
+    text = arg->data + 8;
+
+    if (ngx_strcmp(text, "finish") == 0) {
+        limit->overrun = NGX_HTTP_LLM_OVERRUN_FINISH;
+
+    } else if (ngx_strcmp(text, "cut") == 0) {
+        limit->overrun = NGX_HTTP_LLM_OVERRUN_CUT;
+
+    } else if (ngx_strcmp(text, "pace") == 0) {
+        limit->overrun = NGX_HTTP_LLM_OVERRUN_PACE;
+
+    } else {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" in %V, allowed is finish, "
+                           "cut or pace", arg, &cmd->name);
         return NGX_CONF_ERROR;
     }
 

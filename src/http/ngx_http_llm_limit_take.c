@@ -19,6 +19,9 @@
  */
 #define NGX_HTTP_LLM_LIMIT_UNKNOWN   1024
 
+/* what nanoseconds can express */
+#define NGX_HTTP_LLM_LIMIT_WAIT_MS   ((ngx_msec_t) (INT64_MAX / 1000000))
+
 
 static ngx_int_t ngx_http_llm_limit_rates(ngx_http_request_t *r,
     ngx_http_llm_limit_zone_t *lz, ngx_llm_rate_t *rates);
@@ -69,6 +72,9 @@ ngx_http_llm_limit_prepare(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
         take->zone = &lz->zone;
         take->weights = &lz->weights;
+        take->wait_ns = (int64_t) ngx_min(limits[i].wait_ms,
+                                          NGX_HTTP_LLM_LIMIT_WAIT_MS)
+                        * 1000000;
 
         ngx_http_llm_limit_digest(take->digest, &key);
         ngx_http_llm_limit_need(ctx, &limits[i], take);

@@ -280,7 +280,7 @@ ngx_http_llm_zone_look_locked(ngx_http_llm_take_t *take, int64_t now_ns)
         take->delay_ns[b] = ngx_llm_bucket_delay(&key->buckets[b],
                                                  &take->rates[b],
                                                  take->costs[b], now_ns);
-        if (take->delay_ns[b] > 0) {
+        if (take->delay_ns[b] > take->wait_ns) {
             rc = NGX_BUSY;
         }
     }
@@ -389,6 +389,41 @@ ngx_http_llm_zone_report_locked(ngx_http_llm_take_t *take, int64_t now_ns)
                                               &take->rates[b], now_ns);
         take->full_ns[b] = ngx_llm_bucket_full_in(&key->buckets[b], now_ns);
     }
+}
+
+
+void
+ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
+    ngx_http_llm_raise_t *raise, int64_t now_ns)
+{
+    int64_t              ahead, level;
+    ngx_llm_rate_t       rate;
+    ngx_llm_bucket_t    *bucket;
+    ngx_http_llm_key_t  *key;
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    key = hold->key;
+    bucket = &key->buckets[NGX_HTTP_LLM_TOKENS];
+
+    rate.tokens = key->speeds[NGX_HTTP_LLM_TOKENS].tokens;
+    rate.period_ns = key->speeds[NGX_HTTP_LLM_TOKENS].period_ns;
+    rate.burst = raise->burst;
+
+    level = ngx_llm_bucket_level(bucket, &rate, now_ns) - raise->need;
+
+    ahead = (level > 0) ? ngx_max(level / 8, 1) : 0;
+    ahead = ngx_max(ngx_min(ahead, raise->most), raise->least);
+
+    ngx_http_llm_key_charge(key, NGX_HTTP_LLM_TOKENS, raise->need + ahead,
+                            now_ns);
+
+    hold->costs[NGX_HTTP_LLM_TOKENS] += raise->need + ahead;
+
+    raise->ahead = ahead;
+    raise->delay_ns = ngx_llm_bucket_delay(bucket, &rate, 0, now_ns);
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
 }
 
 

@@ -104,6 +104,9 @@ typedef struct {
 
     ngx_uint_t                  use_mean;
 
+    /* the longest delay that the request puts up with, < NGX_LLM_NEVER */
+    int64_t                     wait_ns;
+
     /* results: what is, or would have to be, taken of each budget */
     int64_t                     costs[NGX_HTTP_LLM_BUDGETS];
 
@@ -127,6 +130,31 @@ typedef struct {
 } ngx_http_llm_take_t;
 
 
+/* more tokens for a hold, while its request goes on; all are weighted */
+
+typedef struct {
+    /* of the budget, as it was when the hold was taken */
+    int64_t                     burst;
+
+    /* used beyond what is held: taken, into debt if need be */
+    int64_t                     need;
+
+    /*
+     * taken ahead of their use: an eighth of what is left then, so that it
+     * is shared by streams that spend at the same time, but at most so many,
+     * and, be it into debt, at least so many
+     */
+    int64_t                     most;
+    int64_t                     least;
+
+    /* results: what was taken ahead */
+    int64_t                     ahead;
+
+    /* nanoseconds until all that anybody took is there; 0: it is */
+    int64_t                     delay_ns;
+} ngx_http_llm_raise_t;
+
+
 /*
  * The shared memory zone of this name, declared with size or used (0), known
  * to be a zone of budgets; or NULL, logged.
@@ -146,12 +174,18 @@ int64_t ngx_http_llm_zone_now(void);
 
 /*
  * Takes all costs of n different zones, or none: all zones are locked when
- * it looks, and until it took.  NGX_OK, or NGX_BUSY: some take is refused or
- * has a delay.
+ * it looks, and until it took.  NGX_OK: all are taken, and are there behind
+ * the longest of the delays; who comes later is behind that.  NGX_BUSY: some
+ * take is refused, or has a delay that is longer than its wait.
  */
 
 ngx_int_t ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
     int64_t now_ns);
+
+/* takes more of the tokens: its part of them is settled with the rest */
+
+void ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_hold_t *hold, ngx_http_llm_raise_t *raise, int64_t now_ns);
 
 /*
  * Ends a hold: costs is what it comes to in the end, more or less than what

@@ -1,0 +1,135 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm_wait.h"
+
+
+typedef struct {
+    ngx_http_llm_ctx_t    *ctx;
+    ngx_http_llm_wait_pt   ended;
+    ngx_http_cleanup_t    *cleanup;
+    ngx_msec_t             since_ms;
+    ngx_event_t            timer;
+} ngx_http_llm_wait_t;
+
+
+static void ngx_http_llm_wait_write_handler(ngx_http_request_t *r);
+static void ngx_http_llm_wait_timer_handler(ngx_event_t *ev);
+static void ngx_http_llm_wait_cleanup(void *data);
+
+
+ngx_int_t
+ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
+    ngx_http_llm_wait_pt ended)
+{
+    ngx_event_t          *rev;
+    ngx_connection_t     *c;
+    ngx_http_cleanup_t   *cln;
+    ngx_http_request_t   *r;
+    ngx_http_llm_wait_t  *wait;
+
+    r = ctx->request;
+    c = r->connection;
+    rev = c->read;
+
+    /* not the pool's: that may run seconds late, and behind the log */
+
+    cln = ngx_http_cleanup_add(r, sizeof(ngx_http_llm_wait_t));
+    if (cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    wait = cln->data;
+    ngx_memzero(wait, sizeof(ngx_http_llm_wait_t));
+
+    wait->ctx = ctx;
+    wait->ended = ended;
+    wait->cleanup = cln;
+    wait->since_ms = ngx_current_msec;
+
+    /* an end of the client that came along with its body is still unseen */
+
+    if (rev->ready) {
+        ngx_post_event(rev, &ngx_posted_events);
+
+    } else if (ngx_handle_read_event(rev, 0) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    r->read_event_handler = ngx_http_test_reading;
+    r->write_event_handler = ngx_http_llm_wait_write_handler;
+
+    wait->timer.handler = ngx_http_llm_wait_timer_handler;
+    wait->timer.data = wait;
+    wait->timer.log = c->log;
+
+    cln->handler = ngx_http_llm_wait_cleanup;
+
+    ngx_add_timer(&wait->timer, wait_ms);
+
+    return NGX_AGAIN;
+}
+
+
+/* there is nothing to write yet: no event method has to tell it again */
+
+static void
+ngx_http_llm_wait_write_handler(ngx_http_request_t *r)
+{
+    if (ngx_handle_write_event(r->connection->write, 0) != NGX_OK) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+    }
+}
+
+
+static void
+ngx_http_llm_wait_timer_handler(ngx_event_t *ev)
+{
+    ngx_connection_t     *c;
+    ngx_http_request_t   *r;
+    ngx_http_llm_wait_t  *wait;
+
+    wait = ev->data;
+    r = wait->ctx->request;
+    c = r->connection;
+
+    ngx_http_set_log_request(c->log, r);
+
+    /* the client left, and a post_action still runs: the cleanup will come */
+
+    if (r->write_event_handler != ngx_http_llm_wait_write_handler) {
+        return;
+    }
+
+    wait->cleanup->handler = NULL;
+    wait->ended(wait->ctx, ngx_current_msec - wait->since_ms, 0);
+
+    if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+
+    } else {
+        r->read_event_handler = ngx_http_block_reading;
+        r->write_event_handler = ngx_http_core_run_phases;
+
+        ngx_http_core_run_phases(r);
+    }
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+static void
+ngx_http_llm_wait_cleanup(void *data)
+{
+    ngx_http_llm_wait_t  *wait = data;
+
+    if (wait->timer.timer_set) {
+        ngx_del_timer(&wait->timer);
+    }
+
+    wait->ended(wait->ctx, ngx_current_msec - wait->since_ms, 1);
+}

@@ -1,0 +1,43 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+/*
+ * Sleeping in a phase handler, behind the client's body and ahead of
+ * upstream: by a timer, without polling.  A client that leaves meanwhile is
+ * noticed at once, also one that only closes its half or resets its HTTP/2
+ * stream.
+ */
+
+
+#ifndef _NGX_HTTP_LLM_WAIT_H_INCLUDED_
+#define _NGX_HTTP_LLM_WAIT_H_INCLUDED_
+
+
+#include "ngx_http_llm.h"
+
+
+/*
+ * Called once, behind slept_ms.  With left the request ends here, and is
+ * logged next; else the phase handler is called again.
+ */
+
+typedef void (*ngx_http_llm_wait_pt)(ngx_http_llm_ctx_t *ctx,
+    ngx_msec_t slept_ms, ngx_uint_t left);
+
+/*
+ * Sleeps for wait_ms, without keeping back what else the worker does; a
+ * worker that is to leave gracefully stays as long.  The body has to be read
+ * before: a client that leaves is not seen behind unread bytes.  The result
+ * is the phase handler's: NGX_AGAIN, or NGX_HTTP_INTERNAL_SERVER_ERROR, and
+ * then ended is not called.
+ */
+
+ngx_int_t ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
+    ngx_http_llm_wait_pt ended);
+
+
+#endif /* _NGX_HTTP_LLM_WAIT_H_INCLUDED_ */
