@@ -20,6 +20,7 @@ use LlmNginx;
 use Time::HiRes qw( sleep time );
 
 my $Port = free_port(1);
+my $Spare = free_port(1);
 my $Hold = 'tokens=4000; itl=50';
 my $Killed = qr/worker process \d+ exited on signal 9/;
 
@@ -39,6 +40,7 @@ reloaded_to_the_end();
 killed_under_load();
 reloaded_under_load();
 single_process();
+many_servers();
 
 
 sub killed {
@@ -240,6 +242,54 @@ sub single_process {
 }
 
 
+# the table has 1024 slots; those of servers that are gone are used again
+
+sub many_servers {
+    my ($first, $count);
+
+    start(many(0, 600));
+
+    for $first (600, 1200, 1800, 2400) {
+        served(20, 'many servers');
+
+        $Nginx->reload(http(many($first, 600)));
+        $Nginx->await('old workers leave', sub { $Nginx->children == 2 });
+    }
+
+    served(20, 'many servers: after four reloads');
+
+    $count = () = $Nginx->logged(qr/no slot is left/);
+    is($count, 0, 'many servers: slots are used again');
+
+    $Nginx->reload(http(many(3000, 1100)));
+    served(40, 'more servers than slots');
+
+    $count = () = $Nginx->logged(qr/\[warn\].* no slot is left/);
+    is($count, 2, 'more servers than slots: each worker says so once');
+
+    is_deeply([ $Nginx->faults ], [], 'many servers: no faults logged');
+
+    $Nginx->stop;
+}
+
+
+sub many {
+    my ($first, $count) = @_;
+
+    return join '', map { sprintf 'server 127.%d.%d.1:%d;', 1 + $_ / 250,
+                                  $_ % 250, $Spare }
+                        $first .. $first + $count - 1;
+}
+
+
+sub served {
+    my ($count, $name) = @_;
+    my @clients = LlmClient::load($Port, $count, 4);
+
+    is(scalar(grep { $_->status == 200 } @clients), $count, "$name: served");
+}
+
+
 # so many times, with 12 clients at work; who was served by which server
 
 sub under_load {
@@ -376,6 +426,14 @@ sub http {
             proxy_pass http://llm;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
+        }
+    }
+
+    server {
+        listen $Spare;
+
+        location / {
+            return 200 "{}";
         }
     }
 END

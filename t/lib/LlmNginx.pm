@@ -38,7 +38,8 @@ sub start {
     $pid = fork // die "fork: $!\n";
 
     if ($pid == 0) {
-        open STDERR, '>>', "$self->{dir}/logs/stderr.log";
+        open STDOUT, '>>', "$self->{dir}/logs/stderr.log";
+        open STDERR, '>&', \*STDOUT;
         exec { $self->{binary} } $self->{binary}, '-p', "$self->{dir}/",
              '-c', 'nginx.conf', '-e', 'logs/error.log'
             or POSIX::_exit(1);
@@ -129,13 +130,19 @@ sub workers {
     my @workers;
 
     for my $pid ($self->children) {
-        open my $cmd, '<', "/proc/$pid/cmdline" or next;
-        my $title = <$cmd> // '';
-
-        push @workers, $pid if $title =~ /worker process(?! is shut)/;
+        push @workers, $pid if title($pid) =~ /worker process(?! is shut)/;
     }
 
     return @workers;
+}
+
+
+sub title {
+    my ($pid) = @_;
+
+    open my $cmd, '<', "/proc/$pid/cmdline" or return '';
+
+    return <$cmd> // '';
 }
 
 
@@ -185,7 +192,8 @@ sub faults {
 }
 
 
-# ends at once, with what its workers serve; a master may have been stopped
+# ends at once, with what its workers serve; a master may have been stopped,
+# and one that has crashed leaves its workers behind
 
 sub stop {
     my ($self) = @_;
@@ -197,11 +205,16 @@ sub stop {
     kill 'CONT', $self->{pid};
 
     while (waitpid($self->{pid}, POSIX::WNOHANG()) == 0) {
-        kill 'KILL', $self->{pid}, $self->children if time > $deadline;
+        kill 'KILL', $self->{pid} if time > $deadline;
         sleep 0.02;
     }
 
     $self->{pid} = 0;
+
+    for my $line ($self->logged(qr/: start worker process \d+$/)) {
+        my ($pid) = $line =~ /(\d+)$/;
+        kill 'KILL', $pid if title($pid) =~ /^nginx: worker process/;
+    }
 }
 
 
