@@ -53,7 +53,7 @@ sub killed {
     @dead = grep { $_->header('X-Worker') eq $pid } @Clients;
     @left = grep { $_->header('X-Worker') ne $pid } @Clients;
 
-    kill_workers($pid);
+    $Nginx->replace('KILL', $pid);
     $_->finish for @dead;
 
     is(scalar(grep { $_->complete } @dead), 0, 'killed: its streams end');
@@ -70,7 +70,7 @@ sub killed_all {
     start(servers(1 .. 4));
     open_streams('all killed: before', 12, 1 .. 4);
 
-    kill_workers($Nginx->workers);
+    $Nginx->replace('KILL', $Nginx->workers);
     $_->finish for @Clients;
 
     @Clients = ();
@@ -116,7 +116,7 @@ sub killed_in_zone {
     start('zone llm 256k;' . servers(1, 2, max_conns => 3));
     open_streams('killed in zone: before', 6, 1, 2);
 
-    kill_workers($Nginx->workers);
+    $Nginx->replace('KILL', $Nginx->workers);
     $_->finish for @Clients;
 
     @Clients = ();
@@ -202,7 +202,7 @@ sub killed_under_load {
     start(servers(1 .. 4));
 
     $count = under_load(20, sub {
-        kill_workers(($Nginx->workers)[rand 2]);
+        $Nginx->replace('KILL', ($Nginx->workers)[rand 2]);
     });
 
     open_streams('killed under load: after', 8, 1 .. 4);
@@ -369,22 +369,6 @@ sub open_streams {
     }
 
     is_deeply(\@wrong, [], $name);
-}
-
-
-sub kill_workers {
-    my (@pids) = @_;
-
-    kill 'KILL', @pids;
-
-    $Nginx->await('successors start', sub {
-        my %dead = map { $_ => 1 } @pids;
-        my @workers = $Nginx->workers;
-
-        return @workers == 2 && !grep { $dead{$_} } @workers;
-    });
-
-    $Nginx->await_ready;
 }
 
 

@@ -11,6 +11,7 @@ package LlmNginx;
 #                              http => 'server { ... }');
 #     $nginx->reload($http);          returns when the new workers work
 #     $nginx->workers;                their pids, without those that leave
+#     $nginx->replace('KILL', @pids); returns when their successors work
 #     $nginx->faults(qr/.../);        lines that no test may cause; those
 #                                     that match are expected
 #     $nginx->stop;
@@ -111,6 +112,23 @@ sub reload {
 }
 
 
+sub replace {
+    my ($self, $signal, @pids) = @_;
+    my $count = $self->workers;
+
+    kill $signal, @pids;
+
+    $self->await('successors start', sub {
+        my %old = map { $_ => 1 } @pids;
+        my @workers = $self->workers;
+
+        return @workers == $count && !grep { $old{$_} } @workers;
+    });
+
+    $self->await_ready;
+}
+
+
 # the workers that are there have come to their event loop
 
 sub await_ready {
@@ -127,11 +145,8 @@ sub await_ready {
 
 sub workers {
     my ($self) = @_;
-    my @workers;
-
-    for my $pid ($self->children) {
-        push @workers, $pid if title($pid) =~ /worker process(?! is shut)/;
-    }
+    my @workers = grep { title($_) =~ /worker process(?! is shut)/ }
+                  $self->children;
 
     return @workers;
 }
