@@ -33,10 +33,10 @@
 /* a larger answer that is not streamed passes whole and uninspected */
 #define NGX_LLM_MAX_ANSWER_BYTES  (8 * 1024 * 1024)
 
-/* longest names that are kept; longer ones are cut */
+/* longest names that are kept, longer ones are cut; an error is longest */
 #define NGX_LLM_MAX_MODEL         128
 #define NGX_LLM_MAX_FINISH        32
-#define NGX_LLM_MAX_ERROR         256
+#define NGX_LLM_MAX_ERROR         128
 
 /* a count of tokens above this one is absurd: refused or ignored */
 #define NGX_LLM_MAX_TOKENS        ((int64_t) 1000000000)

@@ -25,7 +25,7 @@
 
 
 #define NGX_LLM_SHAPE_HOLES  4
-#define NGX_LLM_SHAPE_BYTES  512
+#define NGX_LLM_SHAPE_BYTES  384
 
 
 typedef enum {
