@@ -1,0 +1,557 @@
+# Copyright (C) the ngx_http_llm_stream_module authors
+# SPDX-License-Identifier: BSD-2-Clause
+
+# llm_limit with wait=: who comes over the limit sleeps exactly as long as
+# needed, first come, first served, over two workers.  Where time is measured
+# it is bounded below by the rate, and above by what a busy machine needs.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+
+use File::Path qw( remove_tree );
+use List::Util qw( max min );
+use POSIX qw( sysconf _SC_CLK_TCK );
+use Socket qw( SOL_SOCKET SO_LINGER );
+
+use LlmTest;
+use LlmClient;
+use LlmNginx;
+use Time::HiRes qw( sleep time );
+
+my $Dir = "$ENV{TEST_NGINX_SERVROOT}-live";
+my $Port = free_port(2);
+my $PortH2 = $Port + 1;
+my $Killed = qr/worker process \d+ exited on signal 9/;
+
+my $Body = '{"model":"sim","stream":true,"max_tokens":%d,'
+           . '"messages":[{"role":"user","content":"hello"}]}';
+
+my $Nginx;
+
+sim_options('--itl', '2', '--itl-slope', '0', '--prefill', '1000000',
+            '--batch', '256', '--quiet');
+sim_start();
+
+in_order('requests', 'requests=10/s requests_burst=1');
+in_order('tokens', 'tokens=1k/s burst=100 count=completion');
+at_rest();
+left('requests', 'requests=30/m requests_burst=1');
+left('tokens', 'tokens=3k/m burst=100 count=completion');
+left_by_reset_of_a_stream();
+too_long();
+two_zones();
+dry_run();
+reloaded();
+killed();
+
+remove_tree($Dir) if Test::More->builder->is_passing;
+
+
+# 30 at once and a budget for 10 a second; each needs one request, or 100
+# tokens
+
+sub in_order {
+    my ($name, $rate) = @_;
+    my ($cpu, @clients, @late, @logged);
+
+    start($rate, 'wait=40s');
+
+    for my $n (1 .. 30) {
+        push @clients, ask('', $n);
+        await(sub { requests() == @clients });
+    }
+
+    $cpu = cpu_seconds();
+    LlmClient::await_end(@clients);
+    $cpu = cpu_seconds() - $cpu;
+
+    is(scalar(grep { $_->complete } @clients), 30,
+       "$name: all 30 get their answers, nobody gets 429");
+
+    @logged = sort { $a->{sent} <=> $b->{sent} } logged(30);
+
+    is(join(' ', map { $_->{n} } @logged), join(' ', 1 .. 30),
+       "$name: in the order in which they came");
+
+    # against one each 0.1 s
+
+    @late = map { $logged[$_]{sent} - $logged[0]{sent} - 0.1 * $_ } 0 .. 29;
+
+    cmp_ok(min(@late), '>=', -0.02, "$name: one in 0.1 s, never more");
+    cmp_ok(max(@late), '<=', 0.2, "$name: and never less");
+
+    is(join(' ', map { $_->{limit} } @logged), 'PASSED' . ' DELAYED' x 29,
+       "$name: DELAYED is their status");
+
+    is(scalar(keys %{{ map { $_->{pid} => 1 } @logged }}), 2,
+       "$name: both workers had some of them");
+
+    is($clients[29]->header("x-ratelimit-remaining-$name"), 0,
+       "$name: the headers are as on a request that passed");
+    ok(!defined $clients[29]->header('Retry-After'),
+       "$name: without a time to wait");
+
+    is(scalar($Nginx->logged(
+           qr/\[warn\] .*llm limit: delayed, zone "t", key \w+, need \d+ /)),
+       29, "$name: one line each, a level below that of a rejection");
+
+    # also nginx's debug log is written in this time
+
+    cmp_ok($cpu, '<', 0.3, "$name: the workers are at rest");
+
+    end($name);
+}
+
+
+# nobody is served: nothing runs
+
+sub at_rest {
+    my ($cpu, @clients);
+
+    start('requests=1/m requests_burst=1', 'wait=1h');
+
+    @clients = map { ask() } 1 .. 30;
+    await(sub { requests() == 30 && grep { !$_->pump } @clients });
+
+    $cpu = cpu_seconds();
+    sleep 1;
+    $cpu = cpu_seconds() - $cpu;
+
+    cmp_ok($cpu, '<=', 0.03, 'at rest: 29 sleepers take no time at all');
+
+    $_->close for @clients;
+    end('at rest');
+}
+
+
+# W sleeps until 2 s and leaves; then the next one has its place until 2 s,
+# and leaves in another way.  Of each that gave nothing back the last one
+# would have to wait 2 s longer.
+
+sub left {
+    my ($name, $rate) = @_;
+    my ($client, $start, @line);
+
+    start($rate, 'wait=1h');
+
+    $start = time;
+    ask()->finish;
+
+    for my $way (\&full_close, \&half_close, \&reset_) {
+        $client = ask();
+        await(sub { requests() == @line + 2 });
+
+        $way->($client->{sock});
+        @line = grep { $_->{limit} eq 'DELAYED' } logged(@line + 2);
+
+        is($line[-1]{end}, 'client_abort', "$name, left: seen at once");
+        is("@{$line[-1]}{qw( status source prompt completion )}",
+           '499 none - -', "$name, left: nothing is billed");
+        cmp_ok($line[-1]{wait}, '<', 1.5, "$name, left: in its sleep");
+    }
+
+    $client = ask()->finish;
+    is($client->status, 200, "$name, left: the next one is served");
+
+    cmp_ok($client->{start} + $client->{seconds} - $start, '>=', 1.99,
+           "$name, left: not before its time");
+    cmp_ok($client->{start} + $client->{seconds} - $start, '<', 3,
+           "$name, left: at the place of all who left");
+
+    is(sim_stats()->{requests}, 2, "$name, left: nobody else was sent on");
+
+    end("$name, left");
+}
+
+
+sub full_close {
+    my ($sock) = @_;
+
+    $sock->close;
+}
+
+
+sub half_close {
+    my ($sock) = @_;
+
+    $sock->shutdown(1);
+}
+
+
+sub reset_ {
+    my ($sock) = @_;
+
+    setsockopt $sock, SOL_SOCKET, SO_LINGER, pack 'ii', 1, 0;
+    $sock->close;
+}
+
+
+# the connection stays: three streams on it, and the second leaves
+
+sub left_by_reset_of_a_stream {
+    my ($sock, @lines);
+
+    start('requests=30/m requests_burst=1', 'wait=1h');
+
+    ask()->finish;
+
+    $sock = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
+                                  PeerPort => $PortH2, Proto => 'tcp')
+        or die "connect to port $PortH2: $!\n";
+
+    $sock->syswrite("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" . frame(4, 0, 0));
+    $sock->syswrite(request_frames(1));
+    await(sub { requests() == 2 });
+
+    # RST_STREAM with CANCEL
+
+    $sock->syswrite(frame(3, 0, 1, pack('N', 8)));
+    @lines = grep { $_->{limit} eq 'DELAYED' } logged(2);
+
+    is($lines[0]{end}, 'client_abort', 'stream reset: seen at once');
+    cmp_ok($lines[0]{wait}, '<', 1.5, 'stream reset: in its sleep');
+
+    $sock->syswrite(request_frames(3));
+    @lines = grep { $_->{limit} eq 'DELAYED' } logged(3);
+
+    is($lines[1]{end}, 'done', 'stream reset: the next one is served');
+    cmp_ok($lines[1]{wait}, '<=', 2, 'stream reset: at the same place');
+
+    $sock->close;
+    end('stream reset');
+}
+
+
+# length, type, flags, stream: RFC 9113, 4.1
+
+sub frame {
+    my ($type, $flags, $stream, $payload) = @_;
+
+    $payload //= '';
+
+    return substr(pack('N', length $payload), 1)
+           . pack('CCN', $type, $flags, $stream) . $payload;
+}
+
+
+# HEADERS of literals that are not indexed (RFC 7541, 6.2.2), and DATA
+
+sub request_frames {
+    my ($stream) = @_;
+    my ($body, $fields, @fields);
+
+    $body = sprintf $Body, 100;
+
+    @fields = (':method' => 'POST', ':scheme' => 'http',
+               ':path' => '/v1/chat/completions', ':authority' => 'localhost',
+               'content-type' => 'application/json',
+               'x-llm-sim' => 'tokens=100');
+
+    $fields = '';
+
+    while (my ($name, $value) = splice @fields, 0, 2) {
+        $fields .= "\0" . pack('C/a*C/a*', $name, $value);
+    }
+
+    return frame(1, 4, $stream, $fields) . frame(0, 1, $stream, $body);
+}
+
+
+# a delay above wait: at once, and nothing is taken
+
+sub too_long {
+    my ($client, @clients);
+
+    start('requests=1/s requests_burst=1', 'wait=1100ms');
+
+    @clients = map { ask() } 1 .. 2;
+    await(sub { requests() == 2 });
+
+    for (1 .. 3) {
+        $client = ask()->finish;
+
+        is($client->status, 429, 'too long: is rejected');
+        cmp_ok($client->{seconds}, '<', 0.5, 'too long: at once');
+        is($client->header('Retry-After'), 2, 'too long: says how long');
+        cmp_ok($client->header('retry-after-ms'), '>', 1100,
+               'too long: to a millisecond');
+        cmp_ok($client->header('retry-after-ms'), '<=', 2000,
+               'too long: and did not take its place');
+    }
+
+    LlmClient::await_end(@clients);
+    is(join(' ', map { $_->status } @clients), '200 200',
+       'too long: those before are served');
+
+    end('too long');
+}
+
+
+# t gives one in two seconds, u one a second
+
+sub two_zones {
+    my ($client, @lines);
+
+    start('requests=30/m requests_burst=1', 'wait=3s',
+          'requests=60/m requests_burst=1');
+
+    ask('/t')->finish;
+    ask('/u')->finish;
+
+    # t has the longer delay, but may wait for it
+
+    $client = ask('/hard')->finish;
+    is($client->status, 429, 'two zones: one that has no wait rejects');
+    cmp_ok($client->header('retry-after-ms'), '<=', 1000,
+           'two zones: and tells its own delay');
+
+    # that took nothing of t, which would have a delay of four seconds else
+
+    $client = ask('/both')->finish;
+    is($client->status, 200, 'two zones: both may wait');
+
+    @lines = logged(4);
+    is(join(' ', map { "$_->{limit}:$_->{zone}" } @lines),
+       'PASSED:t PASSED:u REJECTED:u DELAYED:t', 'two zones: who decided');
+    cmp_ok($lines[3]{wait}, '>', 1, 'two zones: for the longest delay');
+    cmp_ok($lines[3]{wait}, '<=', 2, 'two zones: not for both together');
+
+    end('two zones');
+}
+
+
+sub dry_run {
+    my (@clients, @lines);
+
+    start('requests=30/m requests_burst=1', 'wait=3s', undef,
+          'llm_limit_dry_run on;');
+
+    @clients = map { ask()->finish } 1 .. 3;
+
+    is(join(' ', map { $_->status } @clients), '200 200 200',
+       'dry run: all are served');
+    cmp_ok(max(map { $_->{seconds} } @clients), '<', 1,
+           'dry run: without any delay');
+
+    @lines = logged(3);
+    is(join(' ', map { "$_->{limit}:$_->{wait}" } @lines),
+       'PASSED:0.000 DELAYED_DRY_RUN:0.000 REJECTED_DRY_RUN:0.000',
+       'dry run: but they are counted');
+
+    is(scalar($Nginx->logged(qr/\[warn\] .*llm limit: delayed, dry run, /)),
+       1, 'dry run: and logged');
+
+    end('dry run');
+}
+
+
+# those who sleep are served by the old workers, at their time; new ones come
+# behind them
+
+sub reloaded {
+    my ($conf, @clients);
+
+    $conf = start('requests=2/s requests_burst=1', 'wait=40s');
+
+    @clients = map { ask() } 1 .. 5;
+    await(sub { requests() == 5 });
+
+    $Nginx->reload($conf);
+
+    push @clients, ask();
+    LlmClient::await_end(@clients);
+
+    is(scalar(grep { $_->complete } @clients), 6, 'reloaded: all are served');
+    cmp_ok($clients[5]{start} + $clients[5]{seconds} - $clients[0]{start},
+           '>=', 2.5, 'reloaded: the new one behind the others');
+
+    is(scalar(grep { $_->{end} eq 'done' } logged(6)), 6,
+       'reloaded: and to their end');
+
+    end('reloaded');
+}
+
+
+# those that slept in a killed worker have taken nothing
+
+sub killed {
+    my ($client, @clients);
+
+    start('requests=1/m requests_burst=1', 'wait=1h');
+
+    @clients = map { ask() } 1 .. 20;
+    await(sub { requests() == 20 && grep { !$_->pump } @clients });
+
+    kill_workers($Nginx->workers);
+    $_->finish for @clients;
+
+    $client = ask();
+    await(sub { delays() == 20 });
+
+    cmp_ok((delays())[-1], '<=', 60_000, 'killed: their places are free');
+
+    $client->close;
+    end('killed', $Killed);
+}
+
+
+sub ask {
+    my ($path, $n) = @_;
+
+    return LlmClient->open($Port, sim => 'tokens=100; itl=0.1',
+                           body => sprintf($Body, 100),
+                           headers => { 'X-N' => $n // 0 },
+                           path => ($path // '') . '/v1/chat/completions');
+}
+
+
+# what was decided so far: requests, and the delays of those that have one
+
+sub requests {
+    return scalar $Nginx->logged(qr/llm limit: (?:passed|delayed|rejected)/);
+}
+
+
+sub delays {
+    return map { /by (\d+)ms/ } $Nginx->logged(qr/llm limit: delayed/);
+}
+
+
+# the access log, as soon as it has so many lines
+
+sub logged {
+    my ($count) = @_;
+    my ($log, @lines);
+
+    await(sub {
+        open $log, '<', "$Dir/logs/llm.log" or return;
+        @lines = <$log>;
+
+        return @lines >= $count;
+    });
+
+    return map { +{ /(\w+)=(\S*)/g } } @lines;
+}
+
+
+# of the workers, so far
+
+sub cpu_seconds {
+    my ($ticks, @stat);
+
+    for my $pid ($Nginx->workers) {
+        open my $in, '<', "/proc/$pid/stat" or die "/proc/$pid/stat: $!\n";
+        @stat = split ' ', <$in> =~ s/.*\)//sr;
+        $ticks += $stat[11] + $stat[12];
+    }
+
+    return $ticks / sysconf(_SC_CLK_TCK);
+}
+
+
+sub await {
+    my ($happened) = @_;
+    my $deadline = time + 10;
+
+    sleep 0.002 while !$happened->() && time < $deadline;
+}
+
+
+sub kill_workers {
+    my (@pids) = @_;
+
+    kill 'KILL', @pids;
+
+    $Nginx->await('successors start', sub {
+        my %dead = map { $_ => 1 } @pids;
+        my @workers = $Nginx->workers;
+
+        return @workers == 2 && !grep { $dead{$_} } @workers;
+    });
+
+    $Nginx->await_ready;
+}
+
+
+# with sockets of their own both workers get requests; "sent" is when the
+# request to upstream was made: a map's value is evaluated once
+
+sub start {
+    my ($rate, $wait, $other, $more) = @_;
+    my $conf;
+
+    $other //= $rate;
+    $more //= '';
+
+    $conf = <<"END";
+    llm_limit_zone all zone=t:1m $rate;
+    llm_limit_zone all zone=u:1m $other;
+
+    map \$msec \$sent { default \$msec; }
+
+    log_format llm 'n=\$http_x_n sent=\$sent limit=\$llm_limit_status '
+                   'zone=\$llm_limit_zone wait=\$llm_limit_wait '
+                   'status=\$status end=\$llm_end source=\$llm_usage_source '
+                   'prompt=\$llm_prompt_tokens '
+                   'completion=\$llm_completion_tokens pid=\$pid';
+
+    server {
+        listen 127.0.0.1:$Port reuseport;
+        listen 127.0.0.1:$PortH2 http2;
+
+        access_log logs/llm.log llm;
+
+        llm_stream on;
+        $more
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header X-Sent \$sent;
+
+        location / {
+            llm_limit zone=t $wait;
+            proxy_pass http://127.0.0.1:@{[ sim_port(1) ]};
+        }
+
+        location /t/ {
+            llm_limit zone=t;
+            proxy_pass http://127.0.0.1:@{[ sim_port(1) ]}/;
+        }
+
+        location /u/ {
+            llm_limit zone=u;
+            proxy_pass http://127.0.0.1:@{[ sim_port(1) ]}/;
+        }
+
+        location /both/ {
+            llm_limit zone=u $wait;
+            llm_limit zone=t $wait;
+            proxy_pass http://127.0.0.1:@{[ sim_port(1) ]}/;
+        }
+
+        location /hard/ {
+            llm_limit zone=t $wait;
+            llm_limit zone=u;
+            proxy_pass http://127.0.0.1:@{[ sim_port(1) ]}/;
+        }
+    }
+END
+
+    sim_reset();
+
+    $Nginx = LlmNginx->start(binary => nginx(), module => module(),
+                             dir => $Dir,
+                             main => 'worker_processes 2;', http => $conf);
+
+    return $conf;
+}
+
+
+sub end {
+    my ($name, $expected) = @_;
+
+    is_deeply([ $Nginx->faults($expected) ], [], "$name: no faults logged");
+
+    $Nginx->stop;
+}
