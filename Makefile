@@ -332,7 +332,8 @@ run-once:
 ##   bench     the benchmarks
 .PHONY: bench
 bench: build tools
-	@bench/run
+	@test -x bench/run || { echo "there is no bench/run yet"; exit 1; }
+	@$(tests_env) bench/run
 
 ##   clean     removes build/
 .PHONY: clean
