@@ -45,6 +45,7 @@ two_zones();
 dry_run();
 reloaded();
 killed();
+killed_without_successor();
 
 remove_tree($Dir) if Test::More->builder->is_passing;
 
@@ -394,6 +395,39 @@ sub killed {
 
     $client->close;
     end('killed', $Killed);
+}
+
+
+# the master does not replace a worker that was about to leave
+
+sub killed_without_successor {
+    my ($client, $conf, $deadline, @clients, @old);
+
+    $conf = start('requests=1/m requests_burst=1', 'wait=1h');
+
+    @clients = map { ask() } 1 .. 20;
+    await(sub { requests() == 20 && grep { !$_->pump } @clients });
+
+    @old = $Nginx->workers;
+    $Nginx->reload($conf);
+    kill 'KILL', @old;
+
+    $_->finish for @clients;
+    $deadline = time + 3;
+
+    do {
+        sleep 0.2;
+        $client = ask();
+        await(sub { requests() == @clients + 1 });
+        push @clients, $client;
+        $client->close;
+
+    } while ((delays())[-1] > 60_000 && time < $deadline);
+
+    cmp_ok((delays())[-1], '<=', 60_000,
+           'killed without successor: their places are free within 3 s');
+
+    end('killed without successor', $Killed);
 }
 
 

@@ -80,7 +80,7 @@ typedef struct {
     /* ngx_http_llm_zone_t *: the budgets of llm_limit_zone */
     ngx_array_t                 zones;
 
-    /* rows of requests in flight; NULL where no upstream counts them */
+    /* rows of processes; NULL where no upstream and no zone needs them */
     ngx_shm_zone_t             *inflight;
 
     /* learned ratios, by model */

@@ -564,7 +564,9 @@ ngx_http_llm_balancer_init_process(ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
-    return ngx_http_llm_inflight_attach(lmcf->inflight, cycle->log);
+    return ngx_http_llm_inflight_attach(lmcf->inflight,
+                                        ngx_http_llm_limit_process_gone,
+                                        cycle->log);
 }
 
 

@@ -143,6 +143,16 @@ ngx_http_llm_install(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
+    /* what a dead process held is given back by those that watch the rows */
+
+    if (lmcf->zones.nelts && lmcf->inflight == NULL) {
+        lmcf->inflight = ngx_http_llm_inflight_zone(cf,
+                                                &ngx_http_llm_stream_module);
+        if (lmcf->inflight == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
 
     h = ngx_array_push(&cmcf->phases[NGX_HTTP_PRECONTENT_PHASE].handlers);

@@ -129,11 +129,13 @@ void ngx_http_llm_limit_keep(ngx_http_llm_ctx_t *ctx);
 
 /*
  * What is still held is given back: of the process that had this one's slot
- * and died, and of this process when it leaves its requests unfinished.
+ * and died, of this process when it leaves its requests unfinished, and of
+ * one that died without a successor.
  */
 
 ngx_int_t ngx_http_llm_limit_init_process(ngx_cycle_t *cycle);
 void ngx_http_llm_limit_exit_process(ngx_cycle_t *cycle);
+void ngx_http_llm_limit_process_gone(ngx_pid_t pid);
 
 /* adds x-ratelimit-* (and Retry-After of a rejection) to the response */
 

@@ -16,7 +16,7 @@ static void ngx_http_llm_limit_reap(ngx_cycle_t *cycle, ngx_pid_t pid);
 ngx_int_t
 ngx_http_llm_limit_init_process(ngx_cycle_t *cycle)
 {
-    ngx_http_llm_limit_reap(cycle, ngx_pid);
+    ngx_http_llm_limit_reap(cycle, NGX_INVALID_PID);
 
     return NGX_OK;
 }
@@ -25,7 +25,16 @@ ngx_http_llm_limit_init_process(ngx_cycle_t *cycle)
 void
 ngx_http_llm_limit_exit_process(ngx_cycle_t *cycle)
 {
-    ngx_http_llm_limit_reap(cycle, NGX_INVALID_PID);
+    ngx_http_llm_limit_reap(cycle, ngx_pid);
+}
+
+
+/* it may have served an older cycle: zones that still are have kept it */
+
+void
+ngx_http_llm_limit_process_gone(ngx_pid_t pid)
+{
+    ngx_http_llm_limit_reap((ngx_cycle_t *) ngx_cycle, pid);
 }
 
 
@@ -45,7 +54,6 @@ ngx_http_llm_limit_reap(ngx_cycle_t *cycle, ngx_pid_t pid)
     zones = lmcf->zones.elts;
 
     for (i = 0; i < lmcf->zones.nelts; i++) {
-        ngx_http_llm_zone_reap(zones[i], ngx_process_slot, pid,
-                               ngx_http_llm_zone_now());
+        ngx_http_llm_zone_reap(zones[i], pid, ngx_http_llm_zone_now());
     }
 }

@@ -6,7 +6,6 @@
 
 
 #include "ngx_http_llm_inflight.h"
-#include "ngx_http_llm_row.h"
 
 
 /* changes with every change of the types below or of the limits */
@@ -104,7 +103,8 @@ static ngx_uint_t                       ngx_http_llm_inflight_full;
 
 
 ngx_int_t
-ngx_http_llm_inflight_attach(ngx_shm_zone_t *zone, ngx_log_t *log)
+ngx_http_llm_inflight_attach(ngx_shm_zone_t *zone,
+    ngx_http_llm_row_gone_pt gone, ngx_log_t *log)
 {
     size_t                 size;
     ngx_http_llm_table_t  *table;
@@ -116,6 +116,8 @@ ngx_http_llm_inflight_attach(ngx_shm_zone_t *zone, ngx_log_t *log)
 
     if (ngx_process == NGX_PROCESS_WORKER) {
 
+        ngx_http_llm_rows_watch(&table->rows, table->shpool, gone, log);
+
         ngx_http_llm_row = ngx_http_llm_row_take(&table->rows, table->shpool,
                                                  size, log);
         if (ngx_http_llm_row == NULL) {
@@ -124,8 +126,6 @@ ngx_http_llm_inflight_attach(ngx_shm_zone_t *zone, ngx_log_t *log)
                           "others do not see its requests in flight",
                           &zone->shm.name);
         }
-
-        ngx_http_llm_rows_watch(&table->rows, table->shpool, log);
     }
 
     if (ngx_http_llm_row) {

@@ -31,6 +31,8 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include "ngx_http_llm_row.h"
+
 
 /* the slot of a server that is not in the table */
 #define NGX_HTTP_LLM_INFLIGHT_NONE  ((uint32_t) -1)
@@ -65,11 +67,13 @@ ngx_shm_zone_t *ngx_http_llm_inflight_zone(ngx_conf_t *cf, void *tag);
 
 /*
  * A worker takes its row, and starts to look every second for rows whose
- * process is dead; and leaves it.  A worker that was killed leaves nothing
- * undone: its successor or any other worker frees its row.
+ * process is dead, of which it tells gone; and leaves it.  A worker that was
+ * killed leaves nothing undone: its successor or any other worker frees its
+ * row.
  */
 
-ngx_int_t ngx_http_llm_inflight_attach(ngx_shm_zone_t *zone, ngx_log_t *log);
+ngx_int_t ngx_http_llm_inflight_attach(ngx_shm_zone_t *zone,
+    ngx_http_llm_row_gone_pt gone, ngx_log_t *log);
 void ngx_http_llm_inflight_detach(void);
 
 /*

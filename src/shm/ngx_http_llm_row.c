@@ -23,10 +23,11 @@ typedef struct {
 
 
 typedef struct {
-    ngx_http_llm_rows_t   *rows;
-    ngx_slab_pool_t       *shpool;
-    ngx_event_t            event;
-    ngx_connection_t       dumb;
+    ngx_http_llm_rows_t       *rows;
+    ngx_slab_pool_t           *shpool;
+    ngx_http_llm_row_gone_pt   gone;
+    ngx_event_t                event;
+    ngx_connection_t           dumb;
 } ngx_http_llm_watch_t;
 
 
@@ -92,7 +93,7 @@ ngx_http_llm_row_leave(ngx_http_llm_row_t *row)
 
 void
 ngx_http_llm_rows_watch(ngx_http_llm_rows_t *rows, ngx_slab_pool_t *shpool,
-    ngx_log_t *log)
+    ngx_http_llm_row_gone_pt gone, ngx_log_t *log)
 {
     ngx_http_llm_watch_t  *watch;
 
@@ -100,6 +101,7 @@ ngx_http_llm_rows_watch(ngx_http_llm_rows_t *rows, ngx_slab_pool_t *shpool,
 
     watch->rows = rows;
     watch->shpool = shpool;
+    watch->gone = gone;
 
     /* the event module logs the descriptor */
 
@@ -167,6 +169,10 @@ ngx_http_llm_rows_reap(ngx_http_llm_rows_t *rows, ngx_slab_pool_t *shpool,
             ngx_log_error(NGX_LOG_NOTICE, log, 0,
                           "process %P is gone, "
                           "its requests are in flight no more", pid);
+
+            if (ngx_http_llm_watch.gone) {
+                ngx_http_llm_watch.gone(pid);
+            }
         }
     }
 }

@@ -67,13 +67,18 @@ ngx_http_llm_row_t *ngx_http_llm_row_take(ngx_http_llm_rows_t *rows,
 
 void ngx_http_llm_row_leave(ngx_http_llm_row_t *row);
 
+/* told of each process whose row was freed: in one worker, without a lock */
+
+typedef void (*ngx_http_llm_row_gone_pt)(ngx_pid_t pid);
+
 /*
  * Frees the rows of dead processes every second from here on, in whichever
- * worker comes first.  Once for each process; does not keep it from exiting.
+ * worker comes first.  Once for each process, before it takes a row; does
+ * not keep it from exiting.
  */
 
 void ngx_http_llm_rows_watch(ngx_http_llm_rows_t *rows,
-    ngx_slab_pool_t *shpool, ngx_log_t *log);
+    ngx_slab_pool_t *shpool, ngx_http_llm_row_gone_pt gone, ngx_log_t *log);
 
 
 #endif /* _NGX_HTTP_LLM_ROW_H_INCLUDED_ */

@@ -444,9 +444,10 @@ ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
 
 
 void
-ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_int_t slot,
-    ngx_pid_t pid, int64_t now_ns)
+ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_pid_t pid,
+    int64_t now_ns)
 {
+    ngx_uint_t            dead;
     ngx_queue_t          *q, *next;
     ngx_http_llm_hold_t  *hold;
 
@@ -459,7 +460,11 @@ ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_int_t slot,
         next = ngx_queue_next(q);
         hold = ngx_queue_data(q, ngx_http_llm_hold_t, queue);
 
-        if (hold->slot == slot && hold->pid != pid) {
+        dead = (pid == NGX_INVALID_PID)
+               ? (hold->slot == ngx_process_slot && hold->pid != ngx_pid)
+               : (hold->pid == pid);
+
+        if (dead) {
             ngx_http_llm_zone_end_locked(zone, hold,
                                          ngx_http_llm_zone_nothing, now_ns);
         }

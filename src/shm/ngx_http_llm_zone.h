@@ -198,12 +198,12 @@ void ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone,
     int64_t now_ns);
 
 /*
- * Gives back the holds that the process slot has, other than those of the
- * process pid: it died.
+ * Gives back the holds of the process pid, or with NGX_INVALID_PID those of
+ * the processes that had this one's slot before: they died.
  */
 
-void ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_int_t slot,
-    ngx_pid_t pid, int64_t now_ns);
+void ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_pid_t pid,
+    int64_t now_ns);
 
 
 #endif /* _NGX_HTTP_LLM_ZONE_H_INCLUDED_ */
