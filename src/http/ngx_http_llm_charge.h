@@ -31,6 +31,16 @@ typedef struct {
 typedef struct {
     ngx_http_llm_limit_zone_t   *zone;
     ngx_http_llm_hold_t         *hold;
+
+    /* of tokens, when they were taken; tokens of 0: the zone counts none */
+    ngx_llm_rate_t               rate;
+
+    /* weighted tokens that the hold has: a stream may take more */
+    int64_t                      held;
+
+    /* what the overrun does, and how far it may go before that; set by it */
+    ngx_http_llm_overrun_e       overrun;
+    int64_t                      slack;
 } ngx_http_llm_part_t;
 
 
@@ -54,6 +64,9 @@ struct ngx_http_llm_charge_s {
     ngx_msec_t                   retry_ms;
 
     ngx_http_llm_quota_t         quotas[NGX_HTTP_LLM_BUDGETS];
+
+    /* ngx_http_llm_limit_t: those that the parts come from are among them */
+    ngx_array_t                 *limits;
 
     ngx_uint_t                   nparts;
     ngx_http_llm_part_t          parts[1];

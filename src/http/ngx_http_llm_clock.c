@@ -8,6 +8,7 @@
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_clock.h"
 #include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_relay.h"
 
 
 /* after the terminal marker: for upstream to end its body by itself */
@@ -16,7 +17,8 @@
 
 static ngx_http_llm_end_e ngx_http_llm_clock_expired(ngx_http_request_t *r,
     ngx_http_llm_exchange_t *ex, ngx_http_llm_loc_conf_t *llcf);
-static ngx_uint_t ngx_http_llm_clock_blocked(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_llm_clock_blocked(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_clock_expire(ngx_http_request_t *r);
 
 
@@ -187,7 +189,7 @@ ngx_http_llm_clock_expired(ngx_http_request_t *r,
         return NGX_HTTP_LLM_END_NONE;
     }
 
-    if (ngx_http_llm_clock_blocked(r)) {
+    if (ngx_http_llm_clock_blocked(r, ctx)) {
         ctx->last_content_ms = now_ms;
         return NGX_HTTP_LLM_END_NONE;
     }
@@ -196,14 +198,21 @@ ngx_http_llm_clock_expired(ngx_http_request_t *r,
 }
 
 
-/* the client does not read: upstream's silence is not its own */
+/*
+ * The client does not read, or there are no tokens for more: upstream's
+ * silence is not its own.
+ */
 
 static ngx_uint_t
-ngx_http_llm_clock_blocked(ngx_http_request_t *r)
+ngx_http_llm_clock_blocked(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
     ngx_http_upstream_t  *u;
 
     u = r->upstream;
+
+    if (ctx->relay && ctx->relay->paused) {
+        return 1;
+    }
 
     return u->busy_bufs != NULL
            && r->connection->buffered

@@ -396,6 +396,8 @@ ngx_http_llm_exchange_finalize(ngx_http_request_t *r, ngx_int_t rc)
         ngx_del_timer(&ex->clock);
     }
 
+    ngx_http_llm_overrun_stop(ctx);
+
     ex->finalized = 1;
 
     ex->finalize_request(r, rc);

@@ -24,10 +24,12 @@ static ngx_int_t ngx_http_llm_relay_buf(ngx_http_request_t *r,
 static ngx_int_t ngx_http_llm_relay_piece(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, const u_char *p, size_t len,
     ngx_uint_t complete, ngx_chain_t ***ll);
-static ngx_buf_t *ngx_http_llm_relay_rest(ngx_http_request_t *r,
-    ngx_http_llm_relay_t *relay, const u_char *p, const u_char *last);
+static ngx_int_t ngx_http_llm_relay_front(ngx_http_request_t *r,
+    ngx_http_llm_relay_t *relay, ngx_buf_t *b, u_char *p, ngx_chain_t ***ll);
 static ngx_uint_t ngx_http_llm_relay_event(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, const u_char *event, size_t len);
+static void ngx_http_llm_relay_overrun(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, unsigned bits);
 static ngx_int_t ngx_http_llm_relay_last(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_error(ngx_http_request_t *r,
@@ -66,7 +68,10 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     waited = 0;
 
-    if (relay->in || (relay->busy && r->connection->buffered)) {
+    if (relay->in
+        || relay->paused
+        || (relay->busy && r->connection->buffered))
+    {
         rc = ngx_http_llm_relay_wait(r, relay, in);
 
         if (rc != NGX_OK) {
@@ -82,8 +87,28 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ll = &out;
     last = 0;
 
-    while (in) {
+    while (in && !relay->paused) {
         b = in->buf;
+        last |= b->last_buf;
+
+        if (ngx_buf_in_memory(b)) {
+
+            if (relay->cut) {
+                b->pos = b->last;
+
+            } else {
+                rc = ngx_http_llm_relay_buf(r, ctx, b, &ll);
+
+                if (rc == NGX_ERROR) {
+                    return NGX_ERROR;
+                }
+
+                if (rc == NGX_AGAIN) {
+                    break;
+                }
+            }
+        }
+
         cl = in;
         in = in->next;
 
@@ -91,19 +116,7 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
             ngx_free_chain(r->pool, cl);
         }
 
-        last |= b->last_buf;
-
         if (ngx_buf_in_memory(b)) {
-
-            if (relay->cut) {
-                b->pos = b->last;
-                continue;
-            }
-
-            if (ngx_http_llm_relay_buf(r, ctx, b, &ll) != NGX_OK) {
-                return NGX_ERROR;
-            }
-
             continue;
         }
 
@@ -112,6 +125,15 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         if (!b->last_buf && ngx_http_llm_chain_push(r, &ll, b) != NGX_OK) {
             return NGX_ERROR;
         }
+    }
+
+    /* what a pause has left */
+
+    if (waited) {
+        relay->in = in;
+
+    } else if (ngx_chain_add_copy(r->pool, &relay->in, in) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     if (last && ngx_http_llm_relay_last(r, ctx, &ll) != NGX_OK) {
@@ -126,7 +148,7 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
 /*
  * Upstream's buffers are its backpressure: while a copy of ours waits for a
- * slow client they are left alone, or reading would go on.
+ * slow client, or in a pause, they are left alone, or reading would go on.
  */
 
 static ngx_int_t
@@ -141,18 +163,27 @@ ngx_http_llm_relay_wait(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
         return NGX_ERROR;
     }
 
-    if (relay->busy && !ngx_http_llm_chain_has_last(relay->in)) {
-        return NGX_AGAIN;
+    if (ngx_http_llm_chain_has_last(relay->in)) {
+
+        /* the exchange ended in a pause: there is no time for the rest */
+
+        if (relay->paused) {
+            relay->paused = 0;
+            relay->cut = 1;
+        }
+
+        return NGX_OK;
     }
 
-    return NGX_OK;
+    return (relay->paused || relay->busy) ? NGX_AGAIN : NGX_OK;
 }
 
 
 /*
  * One of upstream's buffers.  Whole events go on in it; an unfinished one
- * at its end is copied and held back until its end has come, and what
- * follows a stripped event is copied too, as a buffer is one piece.
+ * at its end is copied and held back until its end has come, and what stands
+ * before a stripped event is copied too, as a buffer is one piece.  NGX_AGAIN:
+ * what is left in it waits until a pause ends.
  */
 
 static ngx_int_t
@@ -161,14 +192,32 @@ ngx_http_llm_relay_buf(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 {
     int                    complete;
     size_t                 n;
-    u_char                *p, *rest;
+    u_char                *p;
     ngx_int_t              rc;
     ngx_http_llm_relay_t  *relay;
 
     relay = ctx->relay;
     p = b->pos;
 
-    while (p < b->last && !relay->cut) {
+    while (p < b->last && !relay->cut && !relay->paused) {
+
+        /* mostly an event is like the one before it, but for its text */
+
+        n = ngx_llm_answer_next(&relay->answer, &relay->frame, p,
+                                b->last - p);
+
+        if (n != 0) {
+            ngx_http_llm_clock_content(r, ctx);
+
+            if (ngx_http_llm_overrun_is_due(&relay->overrun,
+                                            NGX_LLM_EV_CONTENT, n))
+            {
+                ngx_http_llm_relay_overrun(r, ctx, NGX_LLM_EV_CONTENT);
+            }
+
+            p += n;
+            continue;
+        }
 
         n = ngx_llm_frame_next(&relay->frame, p, b->last - p, &complete);
 
@@ -202,37 +251,24 @@ ngx_http_llm_relay_buf(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
             continue;
         }
 
-        /* strip it: events before it go on in b, the rest in a copy */
+        /* strip it */
 
-        rest = p + n;
-
-        if (p == b->pos) {
-            p = rest;
-            b->pos = p;
-            continue;
-        }
-
-        if (ngx_http_llm_chain_push(r, ll, b) != NGX_OK) {
+        if (ngx_http_llm_relay_front(r, relay, b, p, ll) != NGX_OK) {
             return NGX_ERROR;
         }
 
-        n = b->last - rest;
-        b->last = p;
-
-        if (n == 0) {
-            return NGX_OK;
-        }
-
-        b = ngx_http_llm_relay_rest(r, relay, rest, rest + n);
-        if (b == NULL) {
-            return NGX_ERROR;
-        }
-
-        p = b->pos;
+        p += n;
+        b->pos = p;
     }
 
     if (relay->cut) {
         b->last = p;
+    }
+
+    if (relay->paused && p < b->last) {
+        rc = ngx_http_llm_relay_front(r, relay, b, p, ll);
+
+        return (rc == NGX_OK) ? NGX_AGAIN : rc;
     }
 
     return ngx_http_llm_chain_push(r, ll, b);
@@ -278,19 +314,27 @@ ngx_http_llm_relay_piece(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 }
 
 
-static ngx_buf_t *
-ngx_http_llm_relay_rest(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
-    const u_char *p, const u_char *last)
+/* sends what is in b before p: the buffer stays in use for the rest of it */
+
+static ngx_int_t
+ngx_http_llm_relay_front(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
+    ngx_buf_t *b, u_char *p, ngx_chain_t ***ll)
 {
-    ngx_buf_t  *b;
+    ngx_buf_t  *front;
 
-    b = ngx_http_llm_chain_take(r, relay, last - p);
-
-    if (b) {
-        b->last = ngx_cpymem(b->last, p, last - p);
+    if (p == b->pos) {
+        return NGX_OK;
     }
 
-    return b;
+    front = ngx_http_llm_chain_take(r, relay, p - b->pos);
+    if (front == NULL) {
+        return NGX_ERROR;
+    }
+
+    front->last = ngx_cpymem(front->last, b->pos, p - b->pos);
+    b->pos = p;
+
+    return ngx_http_llm_chain_push(r, ll, front);
 }
 
 
@@ -329,9 +373,35 @@ ngx_http_llm_relay_event(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     } else if (bits & NGX_LLM_EV_END) {
         ngx_http_llm_clock_linger(r, ctx);
+
+    } else if (ngx_http_llm_overrun_is_due(&relay->overrun, bits, len)) {
+        ngx_http_llm_relay_overrun(r, ctx, bits);
     }
 
     return ctx->strip_usage && (bits & NGX_LLM_EV_ONLY_USAGE);
+}
+
+
+/* tokens that nobody reserved */
+
+static void
+ngx_http_llm_relay_overrun(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    unsigned bits)
+{
+    switch (ngx_http_llm_overrun_look(r, ctx, bits)) {
+
+    case NGX_HTTP_LLM_OVERRUN_GO_ON:
+        break;
+
+    case NGX_HTTP_LLM_OVERRUN_PAUSE:
+        ctx->relay->paused = 1;
+        break;
+
+    case NGX_HTTP_LLM_OVERRUN_STOP:
+        ctx->relay->cut = 1;
+        ngx_http_llm_exchange_stop(r);
+        break;
+    }
 }
 
 
@@ -470,6 +540,11 @@ ngx_http_llm_relay_error(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     case NGX_HTTP_LLM_END_TOTAL_TIMEOUT:
         err = NGX_LLM_ERR_TIMEOUT;
         message = "The answer took longer than this server allows.";
+        break;
+
+    case NGX_HTTP_LLM_END_LIMIT_CUT:
+        err = NGX_LLM_ERR_RATE_LIMIT;
+        message = "Rate limit reached for tokens: the answer was cut.";
         break;
 
     default:

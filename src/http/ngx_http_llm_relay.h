@@ -15,6 +15,7 @@
 
 
 #include "ngx_http_llm.h"
+#include "ngx_http_llm_overrun.h"
 
 
 struct ngx_http_llm_relay_s {
@@ -24,12 +25,17 @@ struct ngx_http_llm_relay_s {
     /* bytes of an event (or JSON answer) whose end has not come yet */
     ngx_buf_t          *held;
 
-    /* upstream's buffers that wait until the client has read ours */
+    /*
+     * upstream's buffers that wait until the client has read ours, or until
+     * a pause ends
+     */
     ngx_chain_t        *in;
 
     /* our own buffers: forwarded, and to be used again */
     ngx_chain_t        *busy;
     ngx_chain_t        *free;
+
+    ngx_http_llm_overrun_t  overrun;
 
     /* a stream of events; otherwise one JSON answer */
     unsigned            stream:1;
@@ -42,6 +48,9 @@ struct ngx_http_llm_relay_s {
 
     /* nothing more of upstream is wanted: what comes is dropped */
     unsigned            cut:1;
+
+    /* there are no tokens for more of it: it waits with upstream */
+    unsigned            paused:1;
 
     /* the last buffer has gone out */
     unsigned            ended:1;

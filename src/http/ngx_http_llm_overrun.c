@@ -1,0 +1,402 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm_charge.h"
+#include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_model.h"
+#include "ngx_http_llm_relay.h"
+
+
+/* weighted tokens of a step, at most */
+#define NGX_HTTP_LLM_OVERRUN_STEP      64
+
+/* of a paced stream that has to wait for each of its steps */
+#define NGX_HTTP_LLM_OVERRUN_STEP_MS   100
+
+/*
+ * No text has more tokens to a byte, as ngx_llm_estimate_raw() counts them:
+ * aBaBa.. has 1.74.
+ */
+#define NGX_HTTP_LLM_OVERRUN_PER_BYTE  2
+
+/* no budget is looked at less often, be it in bytes or in tokens */
+#define NGX_HTTP_LLM_OVERRUN_FAR       1000000
+
+/* a timer's key must stay comparable */
+#define NGX_HTTP_LLM_OVERRUN_MAX_MS    (24 * 60 * 60 * 1000)
+
+
+static void ngx_http_llm_overrun_start(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_overrun_usage(ngx_http_llm_ctx_t *ctx,
+    unsigned bits, ngx_llm_usage_t *usage);
+static ngx_uint_t ngx_http_llm_overrun_raise(ngx_http_llm_part_t *part,
+    int64_t used, ngx_msec_t *pause_ms);
+static int64_t ngx_http_llm_overrun_least(const ngx_llm_rate_t *rate);
+static uint64_t ngx_http_llm_overrun_bytes(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_part_t *part, int64_t tokens);
+static void ngx_http_llm_overrun_cut(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_part_t *part, int64_t used);
+static void ngx_http_llm_overrun_pause(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_msec_t pause_ms);
+static void ngx_http_llm_overrun_handler(ngx_event_t *ev);
+
+
+ngx_http_llm_overrun_rc_e
+ngx_http_llm_overrun_look(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    unsigned bits)
+{
+    int64_t                  used;
+    uint64_t                 bytes, content_bytes;
+    ngx_uint_t               i;
+    ngx_msec_t               pause_ms;
+    ngx_llm_usage_t          usage;
+    ngx_http_llm_part_t     *part;
+    ngx_http_llm_charge_t   *charge;
+    ngx_http_llm_overrun_t  *overrun;
+
+    charge = ctx->charge;
+    overrun = &ctx->relay->overrun;
+
+    if (charge == NULL || !charge->open || ctx->exchange->finalized) {
+        overrun->quiet_bytes = INT64_MAX;
+        return NGX_HTTP_LLM_OVERRUN_GO_ON;
+    }
+
+    overrun->quiet_bytes = 0;
+
+    if (bits & NGX_LLM_EV_USAGE) {
+        overrun->look_bytes = 0;
+    }
+
+    if ((bits & (NGX_LLM_EV_CONTENT|NGX_LLM_EV_FINISH)) != NGX_LLM_EV_CONTENT)
+    {
+        return NGX_HTTP_LLM_OVERRUN_GO_ON;
+    }
+
+    content_bytes = ngx_llm_text_bytes(&ctx->relay->answer.content);
+
+    if (content_bytes < overrun->look_bytes) {
+
+        /* an event is never smaller than its content */
+
+        overrun->quiet_bytes = overrun->look_bytes - content_bytes;
+        return NGX_HTTP_LLM_OVERRUN_GO_ON;
+    }
+
+    ngx_http_llm_overrun_start(r, ctx);
+    ngx_http_llm_overrun_usage(ctx, bits, &usage);
+
+    bytes = NGX_HTTP_LLM_OVERRUN_FAR;
+    pause_ms = 0;
+
+    for (i = 0; i < charge->nparts; i++) {
+        part = &charge->parts[i];
+
+        if (part->rate.tokens == 0) {
+            continue;
+        }
+
+        used = ngx_llm_weigh(&part->zone->weights, usage.prompt,
+                             usage.cached, usage.completion, usage.reasoning);
+
+        if (used > part->held + part->slack
+            && ngx_http_llm_overrun_raise(part, used, &pause_ms))
+        {
+            ngx_http_llm_overrun_cut(r, ctx, part, used);
+            return NGX_HTTP_LLM_OVERRUN_STOP;
+        }
+
+        bytes = ngx_min(bytes, ngx_http_llm_overrun_bytes(ctx, part,
+                                         part->held + part->slack - used));
+    }
+
+    overrun->look_bytes = content_bytes + bytes;
+    overrun->quiet_bytes = bytes;
+
+    if (pause_ms == 0) {
+        return NGX_HTTP_LLM_OVERRUN_GO_ON;
+    }
+
+    ngx_http_llm_overrun_pause(r, ctx, pause_ms);
+
+    return NGX_HTTP_LLM_OVERRUN_PAUSE;
+}
+
+
+/* for a dry run nothing is cut, and nothing pauses */
+
+static void
+ngx_http_llm_overrun_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_uint_t                 i, k;
+    ngx_http_llm_part_t       *part;
+    ngx_http_llm_limit_t      *limits;
+    ngx_http_llm_charge_t     *charge;
+    ngx_http_llm_overrun_t    *overrun;
+    ngx_http_llm_loc_conf_t   *llcf;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    overrun = &ctx->relay->overrun;
+
+    if (overrun->started) {
+        return;
+    }
+
+    overrun->started = 1;
+
+    overrun->pause.handler = ngx_http_llm_overrun_handler;
+    overrun->pause.data = r;
+    overrun->pause.log = r->connection->log;
+
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+
+    overrun->ratio = ngx_http_llm_model_ratio(lmcf->models, ctx->model.data,
+                                              ctx->model.len);
+    charge = ctx->charge;
+    limits = charge->limits->elts;
+
+    for (i = 0; i < charge->nparts; i++) {
+        part = &charge->parts[i];
+
+        for (k = 0; limits[k].shm_zone->data != part->zone; k++) { /* void */ }
+
+        part->overrun = llcf->limit.dry_run ? NGX_HTTP_LLM_OVERRUN_FINISH
+                                            : limits[k].overrun;
+
+        part->slack = (part->overrun == NGX_HTTP_LLM_OVERRUN_FINISH)
+                      ? NGX_HTTP_LLM_OVERRUN_STEP : 0;
+    }
+}
+
+
+/*
+ * What has been used so far: as the account will have it in the end.  The
+ * estimate is not believed where it is somewhat above the maximum that the
+ * request names, for upstream keeps to that: a reserve for all that a
+ * request may use would not last else.
+ */
+
+static void
+ngx_http_llm_overrun_usage(ngx_http_llm_ctx_t *ctx, unsigned bits,
+    ngx_llm_usage_t *usage)
+{
+    int64_t             most, tokens;
+    ngx_llm_answer_t   *answer;
+    ngx_llm_request_t  *facts;
+
+    answer = &ctx->relay->answer;
+    facts = ctx->facts;
+
+    *usage = answer->usage;
+
+    if (usage->prompt < 0) {
+        usage->prompt = ctx->estimated_tokens;
+    }
+
+    /* upstream counts as it goes */
+
+    if ((bits & NGX_LLM_EV_USAGE) && usage->completion > 0) {
+        return;
+    }
+
+    tokens = ngx_llm_estimate(&ctx->relay->overrun.ratio,
+                              ngx_llm_estimate_raw(&answer->content), 0);
+
+    if (facts->max_output >= 0) {
+
+        /* the parser bounds both factors */
+
+        most = facts->max_output * facts->n;
+
+        if (tokens > most && tokens < most + most / 2) {
+            tokens = most;
+        }
+    }
+
+    usage->completion = ngx_max(usage->completion, tokens);
+}
+
+
+/* more tokens have been used than are held; true when that is the end */
+
+static ngx_uint_t
+ngx_http_llm_overrun_raise(ngx_http_llm_part_t *part, int64_t used,
+    ngx_msec_t *pause_ms)
+{
+    ngx_msec_t            delay_ms;
+    ngx_http_llm_raise_t  raise;
+
+    raise.burst = part->rate.burst;
+    raise.need = used - part->held;
+    raise.most = NGX_HTTP_LLM_OVERRUN_STEP;
+    raise.least = 0;
+
+    switch (part->overrun) {
+
+    case NGX_HTTP_LLM_OVERRUN_FINISH:
+        raise.most = 0;
+        break;
+
+    case NGX_HTTP_LLM_OVERRUN_CUT:
+        break;
+
+    case NGX_HTTP_LLM_OVERRUN_PACE:
+        raise.least = ngx_http_llm_overrun_least(&part->rate);
+        break;
+    }
+
+    ngx_http_llm_zone_raise(&part->zone->zone, part->hold, &raise,
+                            ngx_http_llm_zone_now());
+
+    part->held = used + raise.ahead;
+
+    if (part->overrun == NGX_HTTP_LLM_OVERRUN_PACE) {
+        delay_ms = ngx_min((raise.delay_ns + 999999) / 1000000,
+                           NGX_HTTP_LLM_OVERRUN_MAX_MS);
+        *pause_ms = ngx_max(*pause_ms, delay_ms);
+    }
+
+    return part->overrun == NGX_HTTP_LLM_OVERRUN_CUT && raise.ahead == 0;
+}
+
+
+/* what the rate gives in the time of a step */
+
+static int64_t
+ngx_http_llm_overrun_least(const ngx_llm_rate_t *rate)
+{
+    double  tokens;
+
+    tokens = (double) rate->tokens / rate->period_ns
+             * NGX_HTTP_LLM_OVERRUN_STEP_MS * 1000000;
+
+    if (tokens >= NGX_HTTP_LLM_OVERRUN_STEP) {
+        return NGX_HTTP_LLM_OVERRUN_STEP;
+    }
+
+    return ngx_max((int64_t) tokens, 1);
+}
+
+
+/* content of so many bytes costs no more than these tokens */
+
+static uint64_t
+ngx_http_llm_overrun_bytes(ngx_http_llm_ctx_t *ctx, ngx_http_llm_part_t *part,
+    int64_t tokens)
+{
+    int64_t  ratio_16, weight_1000;
+
+    weight_1000 = ngx_max(part->zone->weights.completion_1000,
+                          part->zone->weights.reasoning_1000);
+
+    if (weight_1000 == 0) {
+        return NGX_HTTP_LLM_OVERRUN_FAR;
+    }
+
+    ratio_16 = ctx->relay->overrun.ratio.ratio_16;
+
+    if (ratio_16 == 0) {
+        ratio_16 = 65536;
+    }
+
+    tokens = ngx_min(tokens, NGX_HTTP_LLM_OVERRUN_FAR);
+
+    return tokens * 65536 * 1000
+           / (NGX_HTTP_LLM_OVERRUN_PER_BYTE * ratio_16 * weight_1000);
+}
+
+
+static void
+ngx_http_llm_overrun_cut(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_part_t *part, int64_t used)
+{
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+
+    ctx->end = NGX_HTTP_LLM_END_LIMIT_CUT;
+    ctx->charge->zone = &part->zone->zone;
+
+    ngx_log_error(llcf->limit.log_level, r->connection->log, 0,
+                  "llm limit: answer cut, zone \"%V\" is empty, "
+                  "reserved %L, used %L",
+                  &part->zone->zone.shm_zone->shm.name, ctx->charge->reserved,
+                  used);
+}
+
+
+static void
+ngx_http_llm_overrun_pause(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_msec_t pause_ms)
+{
+    ngx_uint_t                level;
+    ngx_http_llm_overrun_t   *overrun;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    overrun = &ctx->relay->overrun;
+
+    ngx_add_timer(&overrun->pause, pause_ms);
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "llm limit: answer pauses for %Mms", pause_ms);
+
+    if (overrun->paced) {
+        return;
+    }
+
+    overrun->paced = 1;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+
+    /* one level lower than a rejection, and info as the last one */
+
+    level = ngx_min(llcf->limit.log_level + 1, NGX_LOG_INFO);
+
+    ngx_log_error(level, r->connection->log, 0,
+                  "llm limit: answer paced, reserved %L",
+                  ctx->charge->reserved);
+}
+
+
+/* the filters are called again for what upstream's buffers still hold */
+
+static void
+ngx_http_llm_overrun_handler(ngx_event_t *ev)
+{
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+    ngx_http_llm_ctx_t  *ctx;
+
+    r = ev->data;
+    c = r->connection;
+    ctx = ngx_http_llm_find_ctx(r);
+
+    ngx_http_set_log_request(c->log, r);
+
+    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, c->log, 0,
+                   "llm limit: answer goes on");
+
+    ctx->relay->paused = 0;
+
+    /* upstream was not silent: it was not asked */
+
+    ctx->last_content_ms = ngx_current_msec;
+
+    r->write_event_handler(r);
+    ngx_http_run_posted_requests(c);
+}
+
+
+void
+ngx_http_llm_overrun_stop(ngx_http_llm_ctx_t *ctx)
+{
+    if (ctx->relay && ctx->relay->overrun.pause.timer_set) {
+        ngx_del_timer(&ctx->relay->overrun.pause);
+    }
+}
