@@ -125,6 +125,14 @@ struct ngx_http_llm_ctx_s {
     /* NULL: the body was not read (none, too large, not JSON) */
     ngx_llm_request_t          *facts;
 
+    /*
+     * why the body was not read: the error that a limited location answers
+     * with; 0: it was read, or there is none
+     */
+    ngx_int_t                   unread_status;
+    ngx_llm_err_e               unread_err;
+    const char                 *unread_reason;
+
     /* the model asked for, in the request's memory; empty: not known */
     ngx_str_t                   model;
 

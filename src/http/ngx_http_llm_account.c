@@ -151,7 +151,10 @@ ngx_http_llm_account_is_free(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     u = r->upstream;
     end = ctx->end;
 
-    if (!u->request_sent) {
+    if (!u->request_sent
+        || (u->header_sent
+            && u->headers_in.status_n >= NGX_HTTP_BAD_REQUEST))
+    {
         return 1;
     }
 

@@ -7,6 +7,7 @@
 
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_account.h"
+#include "ngx_http_llm_exchange.h"
 
 
 /* yajl's handle, its stack and the strings of one event */
@@ -105,6 +106,10 @@ static void
 ngx_http_llm_cleanup(void *data)
 {
     ngx_http_llm_ctx_t  *ctx = data;
+
+    if (ctx->exchange && ctx->exchange->clock.timer_set) {
+        ngx_del_timer(&ctx->exchange->clock);
+    }
 
     ngx_http_llm_account_abandon(ctx);
 }

@@ -53,8 +53,13 @@ ngx_http_llm_error_prepare(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 ngx_int_t
 ngx_http_llm_error_header(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
+    /* nginx's own refusal, with no error_page behind it */
+
     if (r->err_status == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE
-        && ctx->end == NGX_HTTP_LLM_END_NONE)
+        && ctx->end == NGX_HTTP_LLM_END_NONE
+        && ctx->exchange == NULL
+        && !r->error_page
+        && !r->internal)
     {
         (void) ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_TOO_LARGE,
                                    r->err_status,

@@ -44,6 +44,12 @@ ngx_http_llm_exchange_prepare(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return;
     }
 
+    /* post_action comes behind the answer: it is none of ours */
+
+    if (r->post_action || ctx->closed) {
+        return;
+    }
+
     ctx->content_handler = r->content_handler;
     r->content_handler = ngx_http_llm_exchange_handler;
 }
@@ -156,13 +162,14 @@ ngx_http_llm_exchange_hook(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     ctx->first_content_ms = 0;
     ctx->last_content_ms = 0;
 
-    ngx_http_llm_clock_arm(r, ex);
-
     return NGX_OK;
 }
 
 
-/* upstream is asked for a body that can be read: no compression */
+/*
+ * Upstream is asked, for a body that can be read: no compression.  Only here
+ * the clock may start: an answer from nginx's cache has no end for us.
+ */
 
 static ngx_int_t
 ngx_http_llm_exchange_create(ngx_http_request_t *r)
@@ -172,6 +179,8 @@ ngx_http_llm_exchange_create(ngx_http_request_t *r)
     ngx_http_llm_ctx_t  *ctx;
 
     ctx = ngx_http_llm_find_ctx(r);
+
+    ngx_http_llm_clock_arm(r, ctx->exchange);
 
     ngx_str_null(&saved);
     ngx_http_llm_exchange_accept(r, &saved, 0);

@@ -47,11 +47,23 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
 
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
 
-    if (r != r->main || !llcf->enable) {
+    if (r != r->main) {
         return ngx_http_next_header_filter(r);
     }
 
     ctx = ngx_http_llm_find_ctx(r);
+
+    if (!llcf->enable) {
+
+        /* a redirect led out of our locations: this answer is not ours */
+
+        if (ctx) {
+            ctx->error_body.len = 0;
+            ctx->relay = NULL;
+        }
+
+        return ngx_http_next_header_filter(r);
+    }
 
     if (ctx == NULL) {
 
@@ -121,6 +133,14 @@ ngx_http_llm_filter_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
             || ngx_http_llm_filter_type(r, "application/ndjson");
 
     if (!sse && !lines && !ngx_http_llm_filter_type(r, "application/json")) {
+        return NGX_OK;
+    }
+
+    /* 204, 304..: there is nothing to read */
+
+    if (u->headers_in.status_n != NGX_HTTP_OK
+        && u->headers_in.status_n < NGX_HTTP_BAD_REQUEST)
+    {
         return NGX_OK;
     }
 

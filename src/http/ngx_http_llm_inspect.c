@@ -66,6 +66,13 @@ ngx_http_llm_handler(ngx_http_request_t *r)
         }
     }
 
+    /* what could not be read is never free where there is a limit */
+
+    if (ctx->unread_status && llcf->limit.limits) {
+        return ngx_http_llm_reject(r, ctx, ctx->unread_err,
+                                   ctx->unread_status, ctx->unread_reason);
+    }
+
     if (!ctx->admitted && ctx->facts && llcf->limit.limits) {
         ctx->admitted = 1;
 
@@ -160,11 +167,11 @@ ngx_http_llm_inspect(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     rc = ngx_http_llm_gather_body(r, &body);
 
     if (rc == NGX_DECLINED) {
-        return llcf->limit.limits == NULL ? NGX_OK
-               : ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_TOO_LARGE,
-                                     NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                     "The request body is larger than this "
-                                     "server accepts.");
+        ctx->unread_status = NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+        ctx->unread_err = NGX_LLM_ERR_TOO_LARGE;
+        ctx->unread_reason = "The request body is larger than this server "
+                             "accepts.";
+        return NGX_OK;
     }
 
     if (rc != NGX_OK) {
@@ -183,9 +190,11 @@ ngx_http_llm_inspect(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
                       "llm request body cannot be read: %s", reason);
 
-        return llcf->limit.limits == NULL ? NGX_OK
-               : ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_INVALID,
-                                     NGX_HTTP_BAD_REQUEST, reason);
+        ctx->unread_status = NGX_HTTP_BAD_REQUEST;
+        ctx->unread_err = NGX_LLM_ERR_INVALID;
+        ctx->unread_reason = reason;
+
+        return NGX_OK;
     }
 
     ctx->facts = facts;

@@ -1,0 +1,201 @@
+# Copyright (C) the ngx_http_llm_stream_module authors
+# SPDX-License-Identifier: BSD-2-Clause
+
+# What else nginx does with a request: redirects, error pages, a cache.  It is
+# read and charged once, and what another location answers is not touched.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+
+use LlmTest;
+use LlmBlock;
+
+our $Zone = "llm_limit_zone \$host zone=t:64k tokens=1k/d requests=9/d;\n";
+our $Json = "Content-Type: application/json\n";
+
+run_tests();
+
+__DATA__
+
+=== TEST 1: an error page of a location without llm_stream is sent as it is
+--- config
+llm_stream on;
+location /dead/ {
+    proxy_pass http://127.0.0.1:$TEST_NGINX_CLOSED_PORT;
+    error_page 502 =200 /static.txt;
+}
+location = /static.txt {
+    llm_stream off;
+    add_header X-Id $llm_id always;
+}
+--- user_files
+>>> static.txt
+static
+--- request eval
+"POST /dead/v1/chat/completions\n$LlmBlock::Body"
+--- more_headers eval: $::Json
+--- response_body
+static
+--- error_log
+Connection refused
+
+
+
+=== TEST 2: an error page may lead to another upstream, whose end counts
+--- config
+location @other {
+    llm_stream on;
+    access_log logs/llm.log llm;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_2;
+}
+--- location
+error_page 502 = @other;
+--- sim eval
+"fault=reset; at=header; tokens=3; only=" . main::sim_port(1)
+--- response_body_like: \[DONE\]
+--- error_log
+reset by peer
+--- log
+end: done
+status: 200
+completion_tokens: 3
+usage_source: upstream
+
+
+
+=== TEST 3: unreadable JSON is refused by the location that limits, behind try_files too
+--- http_config eval: $::Zone
+--- config
+location /tf/ {
+    llm_stream on;
+    try_files /nonexistent @limited;
+}
+location @limited {
+    llm_stream on;
+    llm_limit zone=t;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1;
+}
+--- request
+POST /tf/v1/chat/completions
+{"model":"m",
+--- more_headers eval: $::Json
+--- error_code: 400
+--- response_body_like: "error"
+
+
+
+=== TEST 4: behind try_files a request is charged once
+--- http_config eval: $::Zone
+--- config
+location /tf/ {
+    llm_stream on;
+    llm_limit zone=t;
+    try_files /nonexistent @limited;
+}
+location @limited {
+    llm_stream on;
+    llm_limit zone=t;
+    rewrite ^/tf(/.*) $1 break;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1;
+}
+--- request eval
+"POST /tf/v1/chat/completions\n$LlmBlock::Body"
+--- more_headers eval: $::Json
+--- response_headers
+x-ratelimit-remaining-requests: 8
+--- response_body_like: \[DONE\]
+
+
+
+=== TEST 5: an error status gives back, whatever type its body has
+--- http_config eval
+$::Zone . 'server {
+    listen 127.0.0.1:$TEST_NGINX_CLOSED_PORT;
+    location / {
+        default_type text/event-stream;
+        return 500 "data: {\"error\":{\"message\":\"no\"}}\n\n";
+    }
+}'
+--- config
+location /v1/ {
+    llm_stream on;
+    llm_limit zone=t reserve=600;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_CLOSED_PORT;
+}
+--- request eval
+["POST /v1/chat/completions\n$LlmBlock::Body",
+ "POST /v1/chat/completions\n$LlmBlock::Body"]
+--- more_headers eval: $::Json
+--- error_code eval
+[500, 500]
+--- response_body_like eval
+["no", "no"]
+
+
+
+=== TEST 6: the operator's own page of 413 goes before ours
+--- config
+llm_stream on;
+location /v1/ {
+    client_max_body_size 100;
+    error_page 413 /413.html;
+}
+location = /413.html { }
+--- user_files
+>>> 413.html
+mine
+--- request eval
+"POST /v1/chat/completions\n" . ('x' x 200)
+--- error_code: 413
+--- response_body
+mine
+--- error_log
+too large body
+
+
+
+=== TEST 7: without one it is JSON
+--- config
+location /v1/ {
+    client_max_body_size 100;
+    llm_stream on;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1;
+}
+--- request eval
+"POST /v1/messages\n" . ('x' x 200)
+--- error_code: 413
+--- response_headers
+Content-Type: application/json
+--- response_body_like: ^\{"type":"error"
+--- error_log
+too large body
+
+
+
+=== TEST 8: an answer from nginx's cache leaves no clock behind
+--- http_config
+proxy_cache_path cache keys_zone=c:1m;
+--- config
+location /v1/ {
+    llm_stream on;
+    llm_total_timeout 300ms;
+    proxy_cache c;
+    proxy_cache_methods POST;
+    proxy_cache_valid 200 1m;
+    proxy_cache_key $uri;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1;
+}
+--- request eval
+["POST /v1/embeddings\n{\"model\":\"m\",\"input\":\"hello\"}",
+ "POST /v1/embeddings\n{\"model\":\"m\",\"input\":\"hello\"}",
+ "GET /v1/models"]
+--- more_headers eval: $::Json
+--- response_body_like eval
+["embedding", "embedding", "data"]
+--- wait: 0.5
+--- no_error_log
+exited on signal
+--- sim_stats
+requests: 1
