@@ -356,12 +356,15 @@ ngx_llm_bench_take(ngx_llm_bench_conf_t *bcf, ngx_http_llm_take_t *take,
 
     ngx_memcpy(take->digest, digest, NGX_HTTP_LLM_KEY_DIGEST);
 
-    /* never empty: a refusal is less work */
+    /*
+     * Never empty, because a refusal is less work; but no larger than 64 bits
+     * reckon with, as they do with any rate by the minute.
+     */
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-        take->rates[b].tokens = NGX_LLM_MAX_TOKENS * 1000;
+        take->rates[b].tokens = NGX_LLM_MAX_TOKENS * 20;
         take->rates[b].period_ns = 1000000000;
-        take->rates[b].burst = NGX_LLM_MAX_TOKENS * 1000;
+        take->rates[b].burst = NGX_LLM_MAX_TOKENS;
     }
 }
 
