@@ -478,7 +478,7 @@ ngx_http_llm_limit_keep(ngx_http_llm_ctx_t *ctx)
 static void
 ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage)
 {
-    int64_t                  completion, costs[NGX_HTTP_LLM_BUDGETS];
+    int64_t                  completion, costs[NGX_HTTP_LLM_BUDGETS], learned;
     ngx_uint_t               i;
     ngx_http_llm_part_t     *part;
     ngx_http_llm_charge_t   *charge;
@@ -494,6 +494,10 @@ ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage)
     costs[NGX_HTTP_LLM_TOKENS] = 0;
     costs[NGX_HTTP_LLM_REQUESTS] = (usage != NULL);
     completion = usage ? usage->completion : -1;
+
+    /* had it not been cut it would have been longer */
+
+    learned = (ctx->end == NGX_HTTP_LLM_END_LIMIT_CUT) ? -1 : completion;
 
     for (i = 0; i < charge->nparts; i++) {
         part = &charge->parts[i];
@@ -511,7 +515,7 @@ ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage)
                        costs[NGX_HTTP_LLM_REQUESTS]);
 
         ngx_http_llm_zone_settle(&part->zone->zone, part->hold, costs,
-                                 completion, ngx_http_llm_zone_now());
+                                 learned, ngx_http_llm_zone_now());
     }
 }
 

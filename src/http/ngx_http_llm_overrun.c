@@ -176,10 +176,10 @@ ngx_http_llm_overrun_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
 
 /*
- * What has been used so far: as the account will have it in the end.  The
- * estimate is not believed where it is somewhat above the maximum that the
- * request names, for upstream keeps to that: a reserve for all that a
- * request may use would not last else.
+ * What has been used so far.  Of the estimate, what is above the maximum that
+ * the request names is not believed, up to half of that: it is more likely
+ * that the estimate is wrong than that upstream does not keep to it, and a
+ * reserve for all that a request may use would not last else.
  */
 
 static void
@@ -214,8 +214,8 @@ ngx_http_llm_overrun_usage(ngx_http_llm_ctx_t *ctx, unsigned bits,
 
         most = facts->max_output * facts->n;
 
-        if (tokens > most && tokens < most + most / 2) {
-            tokens = most;
+        if (tokens > most) {
+            tokens = ngx_max(most, tokens - most / 2);
         }
     }
 
