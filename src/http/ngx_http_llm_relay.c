@@ -19,6 +19,8 @@
 
 static ngx_int_t ngx_http_llm_relay_wait(ngx_http_request_t *r,
     ngx_http_llm_relay_t *relay, ngx_chain_t *in);
+static ngx_int_t ngx_http_llm_relay_pass(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_buf_t *b, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_buf(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_buf_t *b, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_piece(ngx_http_request_t *r,
@@ -42,7 +44,6 @@ ngx_int_t
 ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_chain_t *in)
 {
-    ngx_buf_t             *b;
     ngx_int_t              rc;
     ngx_uint_t             last, waited;
     ngx_chain_t           *cl, *out, **ll;
@@ -88,42 +89,23 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     last = 0;
 
     while (in && !relay->paused) {
-        b = in->buf;
-        last |= b->last_buf;
+        rc = ngx_http_llm_relay_pass(r, ctx, in->buf, &ll);
 
-        if (ngx_buf_in_memory(b)) {
-
-            if (relay->cut) {
-                b->pos = b->last;
-
-            } else {
-                rc = ngx_http_llm_relay_buf(r, ctx, b, &ll);
-
-                if (rc == NGX_ERROR) {
-                    return NGX_ERROR;
-                }
-
-                if (rc == NGX_AGAIN) {
-                    break;
-                }
-            }
+        if (rc == NGX_ERROR) {
+            return NGX_ERROR;
         }
+
+        if (rc == NGX_AGAIN) {
+            break;
+        }
+
+        last |= in->buf->last_buf;
 
         cl = in;
         in = in->next;
 
         if (waited) {
             ngx_free_chain(r->pool, cl);
-        }
-
-        if (ngx_buf_in_memory(b)) {
-            continue;
-        }
-
-        /* a flush; the last buffer is made anew below */
-
-        if (!b->last_buf && ngx_http_llm_chain_push(r, &ll, b) != NGX_OK) {
-            return NGX_ERROR;
         }
     }
 
@@ -176,6 +158,28 @@ ngx_http_llm_relay_wait(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
     }
 
     return (relay->paused || relay->busy) ? NGX_AGAIN : NGX_OK;
+}
+
+
+/* NGX_AGAIN: a pause has left some of b */
+
+static ngx_int_t
+ngx_http_llm_relay_pass(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_buf_t *b, ngx_chain_t ***ll)
+{
+    if (!ngx_buf_in_memory(b)) {
+
+        /* a flush; the last buffer will be made anew */
+
+        return b->last_buf ? NGX_OK : ngx_http_llm_chain_push(r, ll, b);
+    }
+
+    if (ctx->relay->cut) {
+        b->pos = b->last;
+        return NGX_OK;
+    }
+
+    return ngx_http_llm_relay_buf(r, ctx, b, ll);
 }
 
 
