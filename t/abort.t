@@ -183,3 +183,29 @@ sub {
 --- log
 end: done
 completion_tokens: 3000
+
+
+
+=== TEST 7: a client that leaves in the middle of one JSON answer pays for what came
+--- location
+proxy_buffers 4 4k;
+--- request
+GET /up
+--- error_code: 404
+--- live eval
+sub {
+    my ($name) = @_;
+    my $client = LlmClient->open($main::Port,
+                     sim => 'tokens=300; itl=0; words=20000',
+                     body => '{"model":"sim","messages":'
+                             . '[{"role":"user","content":"hello"}]}');
+
+    LlmClient::await(sub { length $_[0]{raw} < 100_000 }, $client);
+    $client->close;
+    Time::HiRes::sleep(0.3);
+}
+--- log
+end: client_abort
+status: 200
+usage_source: estimate
+completion_tokens: /\d{4,}/

@@ -159,6 +159,8 @@ ngx_http_llm_account_is_free(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     }
 
     if (ctx->first_content_ms
+        || (ctx->relay && !ctx->relay->stream
+            && (ctx->relay->held || ctx->relay->blind))
         || end == NGX_HTTP_LLM_END_CLIENT_ABORT
         || end == NGX_HTTP_LLM_END_CANCELLED)
     {

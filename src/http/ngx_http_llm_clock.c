@@ -251,6 +251,9 @@ ngx_http_llm_clock_expire(ngx_http_request_t *r)
 
         r->main->count++;
         handler(r);
+        ngx_http_llm_error_prepare(r, ctx, NGX_LLM_ERR_TIMEOUT,
+                                   NGX_HTTP_GATEWAY_TIME_OUT,
+                                   "The model server did not answer in time.");
         ngx_http_finalize_request(r, NGX_HTTP_GATEWAY_TIME_OUT);
         ngx_http_run_posted_requests(c);
 
