@@ -299,10 +299,7 @@ ngx_llm_answer_apply(ngx_llm_answer_t *answer, ngx_llm_facts_t *facts)
     }
 
     if (facts->bits & NGX_LLM_EV_CONTENT) {
-
-        for (n = 0; n < NGX_LLM_TEXT_CLASSES; n++) {
-            answer->content.bytes[n] += facts->content.bytes[n];
-        }
+        ngx_llm_text_merge(&answer->content, &facts->content);
     }
 
     if (facts->bits & NGX_LLM_EV_ERROR) {

@@ -99,6 +99,19 @@ ngx_llm_text_add(ngx_llm_text_t *text, const unsigned char *p, size_t len)
 }
 
 
+void
+ngx_llm_text_merge(ngx_llm_text_t *text, const ngx_llm_text_t *more)
+{
+    size_t  i;
+
+    for (i = 0; i < NGX_LLM_TEXT_CLASSES; i++) {
+        text->bytes[i] += more->bytes[i];
+    }
+
+    text->flips += more->flips;
+}
+
+
 uint64_t
 ngx_llm_text_bytes(const ngx_llm_text_t *text)
 {

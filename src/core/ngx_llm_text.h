@@ -51,6 +51,10 @@ typedef struct {
 void ngx_llm_text_add(ngx_llm_text_t *text, const unsigned char *p,
     size_t len);
 
+/* adds the sizes of another text */
+
+void ngx_llm_text_merge(ngx_llm_text_t *text, const ngx_llm_text_t *more);
+
 /* all bytes of all classes */
 
 uint64_t ngx_llm_text_bytes(const ngx_llm_text_t *text);

@@ -264,7 +264,7 @@ test_same(void)
 static void
 test_flips(void)
 {
-    ngx_llm_text_t  text;
+    ngx_llm_text_t  more, text;
 
     static const char  words[] = "The capitals of a Sentence In Title Case "
                                  "are behind a space, SHOUTING has none.";
@@ -278,6 +278,13 @@ test_flips(void)
 
     ngx_llm_text_add(&text, (const unsigned char *) camel, sizeof(camel) - 1);
     tap_ok(text.flips >= 4 && text.flips <= 6, "camel case has some");
+
+    memset(&more, 0, sizeof(more));
+    ngx_llm_text_merge(&more, &text);
+    ngx_llm_text_merge(&more, &text);
+    tap_ok(more.flips == 2 * text.flips
+           && ngx_llm_text_bytes(&more) == 2 * ngx_llm_text_bytes(&text),
+           "a text and itself are twice that text");
 
     memset(&text, 0, sizeof(text));
     ngx_llm_text_add(&text, (const unsigned char *) token, sizeof(token) - 1);
