@@ -137,6 +137,25 @@ sub include_faults {
 }
 
 
+# source_faults(config, files): its sources are those that there are
+
+sub source_faults {
+    my ($text, @files) = @_;
+    my (%named, @faults);
+
+    %named = map { $_ => 1 } $text =~ m{\$ngx_addon_dir/(src/\w+/\w+\.[ch])}g;
+
+    for my $path (@files) {
+        push @faults, "config does not name $path" if !delete $named{$path};
+    }
+
+    push @faults, map { "config names $_, which does not exist" }
+                      sort keys %named;
+
+    return @faults;
+}
+
+
 sub slurp {
     my ($path) = @_;
 
@@ -203,6 +222,13 @@ is_deeply([ include_faults('src/redis/a.c', "#include <ngx_event.h>\n"
           'good includes have no faults');
 
 
+is_deeply([ source_faults('$ngx_addon_dir/src/core/a.c',
+                          'src/core/b.c') ],
+          [ 'config does not name src/core/b.c',
+            'config names src/core/a.c, which does not exist' ],
+          'faults of a config are found');
+
+
 # the real ones
 
 my (%directives, %variables);
@@ -228,5 +254,8 @@ my @files = glob 'src/*/*.[ch]';
 
 none_of('includes point downward: http, redis, shm, core',
         map { include_faults($_, slurp($_), \%home) } @files);
+
+none_of('config names every source, and no other',
+        source_faults(slurp('config'), @files));
 
 done_testing();
