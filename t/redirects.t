@@ -199,3 +199,45 @@ location /v1/ {
 exited on signal
 --- sim_stats
 requests: 1
+
+
+
+=== TEST 9: an error_page of something else does not change that
+--- config
+location /v1/ {
+    client_max_body_size 100;
+    error_page 500 504 /50x.html;
+    llm_stream on;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1;
+}
+--- request eval
+"POST /v1/chat/completions\n" . ('x' x 200)
+--- error_code: 413
+--- response_headers
+Content-Type: application/json
+--- response_body_like: "error"
+--- error_log
+too large body
+
+
+
+=== TEST 10: the operator's page of an unreadable request is not refused again
+--- http_config eval: $::Zone
+--- config
+llm_stream on;
+llm_limit zone=t;
+error_page 400 /400.html;
+recursive_error_pages on;
+location /v1/ {
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1;
+}
+location = /400.html { }
+--- user_files
+>>> 400.html
+mine
+--- request
+POST /v1/chat/completions
+{
+--- error_code: 400
+--- response_body
+mine

@@ -189,6 +189,9 @@ struct ngx_http_llm_ctx_s {
     /* the content handler is running, and must not start upstream yet */
     unsigned                    hooking:1;
 
+    /* it was rejected: what follows is the error's page */
+    unsigned                    refused:1;
+
     /* the error body has taken the place of nginx's page */
     unsigned                    error_sent:1;
 

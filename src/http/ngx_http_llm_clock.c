@@ -242,6 +242,13 @@ ngx_http_llm_clock_expire(ngx_http_request_t *r)
         u->peer.tries = 0;
     }
 
+    if (u->cleanup == NULL) {
+
+        /* nginx gave up before it had begun */
+
+        return;
+    }
+
     if (c == NULL) {
 
         /* still resolving a name */

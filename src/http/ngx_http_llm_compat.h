@@ -33,4 +33,13 @@
 #endif
 
 
+/* an answer from the cache, which nginx may be built without */
+
+#if (NGX_HTTP_CACHE)
+#define ngx_http_llm_is_cached(r)  (r)->cached
+#else
+#define ngx_http_llm_is_cached(r)  0
+#endif
+
+
 #endif /* _NGX_HTTP_LLM_COMPAT_H_INCLUDED_ */

@@ -18,6 +18,7 @@ ngx_http_llm_reject(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_llm_err_e err, ngx_int_t status, const char *message)
 {
     ctx->end = NGX_HTTP_LLM_END_REJECTED;
+    ctx->refused = 1;
 
     ngx_http_llm_error_prepare(r, ctx, err, status, message);
 
@@ -58,7 +59,6 @@ ngx_http_llm_error_header(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     if (r->err_status == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE
         && ctx->end == NGX_HTTP_LLM_END_NONE
         && ctx->exchange == NULL
-        && !r->error_page
         && !r->internal)
     {
         (void) ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_TOO_LARGE,

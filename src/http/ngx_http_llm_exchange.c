@@ -180,14 +180,16 @@ ngx_http_llm_exchange_create(ngx_http_request_t *r)
 
     ctx = ngx_http_llm_find_ctx(r);
 
-    ngx_http_llm_clock_arm(r, ctx->exchange);
-
     ngx_str_null(&saved);
     ngx_http_llm_exchange_accept(r, &saved, 0);
 
     rc = ctx->exchange->create_request(r);
 
     ngx_http_llm_exchange_accept(r, &saved, 1);
+
+    if (rc == NGX_OK) {
+        ngx_http_llm_clock_arm(r, ctx->exchange);
+    }
 
     return rc;
 }

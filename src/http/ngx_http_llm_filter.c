@@ -99,6 +99,7 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
         && r->upstream
         && r->upstream->conf == &ctx->exchange->conf
         && r->upstream->peer.connection
+        && !ngx_http_llm_is_cached(r)
         && ngx_http_llm_filter_start(r, ctx) != NGX_OK)
     {
         return NGX_ERROR;

@@ -46,6 +46,12 @@ ngx_http_llm_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    /* an error_page that is a file costs no tokens */
+
+    if (ctx->refused && r->content_handler == NULL) {
+        return NGX_DECLINED;
+    }
+
     if (!ctx->body_read) {
         rc = ngx_http_llm_read_body(r, ctx, llcf);
 
