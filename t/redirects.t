@@ -241,3 +241,33 @@ POST /v1/chat/completions
 --- error_code: 400
 --- response_body
 mine
+
+
+
+=== TEST 11: a server behind grpc_pass speaks HTTP/2, and streams
+--- http_config
+server {
+    listen 127.0.0.1:$TEST_NGINX_CLOSED_PORT http2;
+    default_type text/event-stream;
+    location / {
+        return 200 'data: {"choices":[{"delta":{"content":"a"}}]}
+
+data: [DONE]
+
+';
+    }
+}
+--- config
+location /v1/ {
+    llm_stream on;
+    add_header X-Dialect $llm_dialect;
+    grpc_pass grpc://127.0.0.1:$TEST_NGINX_CLOSED_PORT;
+}
+--- request eval
+"POST /v1/chat/completions\n$LlmBlock::Body"
+--- more_headers eval: $::Json
+--- response_headers
+X-Dialect: openai
+--- response_body_like: \[DONE\]
+--- no_error_log
+exited on signal

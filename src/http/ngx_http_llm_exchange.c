@@ -274,9 +274,7 @@ ngx_http_llm_exchange_start_stream(ngx_http_request_t *r,
     ex->input_filter_ctx = u->input_filter_ctx;
     u->input_filter_init = ngx_http_llm_exchange_filter_init;
 
-    if (u->input_filter_init && u->input_filter_ctx == NULL) {
-        u->input_filter_ctx = r;
-    }
+    u->input_filter_ctx = r;
 
     ex->stream = 1;
 
