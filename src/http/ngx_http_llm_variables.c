@@ -55,6 +55,8 @@ typedef enum {
 } ngx_http_llm_time_e;
 
 
+static void ngx_http_llm_set_variable(ngx_http_variable_value_t *v,
+    u_char *data, size_t len);
 static ngx_int_t ngx_http_llm_id_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_llm_prefix_variable(ngx_http_request_t *r,
@@ -209,6 +211,18 @@ ngx_http_llm_add_variables(ngx_conf_t *cf)
 }
 
 
+static void
+ngx_http_llm_set_variable(ngx_http_variable_value_t *v, u_char *data,
+    size_t len)
+{
+    v->data = data;
+    v->len = len;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+}
+
+
 /* not to be guessed: whoever knows it may end the stream */
 
 static ngx_int_t
@@ -242,11 +256,7 @@ ngx_http_llm_id_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         ctx->id.len = 2 * sizeof(random);
     }
 
-    v->data = ctx->id.data;
-    v->len = ctx->id.len;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
+    ngx_http_llm_set_variable(v, ctx->id.data, ctx->id.len);
 
     return NGX_OK;
 }
@@ -256,6 +266,7 @@ static ngx_int_t
 ngx_http_llm_prefix_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
+    u_char              *p, *last;
     ngx_http_llm_ctx_t  *ctx;
 
     ctx = ngx_http_llm_find_ctx(r);
@@ -265,16 +276,14 @@ ngx_http_llm_prefix_variable(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    v->data = ngx_pnalloc(r->pool, 16);
-    if (v->data == NULL) {
+    p = ngx_pnalloc(r->pool, 16);
+    if (p == NULL) {
         return NGX_ERROR;
     }
 
-    v->len = ngx_sprintf(v->data, "%016xL", ctx->facts->prefix_hash)
-             - v->data;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
+    last = ngx_sprintf(p, "%016xL", ctx->facts->prefix_hash);
+
+    ngx_http_llm_set_variable(v, p, last - p);
 
     return NGX_OK;
 }
@@ -297,11 +306,7 @@ ngx_http_llm_text_variable(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    v->data = text.data;
-    v->len = text.len;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
+    ngx_http_llm_set_variable(v, text.data, text.len);
 
     return NGX_OK;
 }
@@ -385,6 +390,7 @@ static ngx_int_t
 ngx_http_llm_count_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
+    u_char              *p, *last;
     int64_t              count;
     ngx_http_llm_ctx_t  *ctx;
 
@@ -397,15 +403,14 @@ ngx_http_llm_count_variable(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    v->data = ngx_pnalloc(r->pool, NGX_INT64_LEN);
-    if (v->data == NULL) {
+    p = ngx_pnalloc(r->pool, NGX_INT64_LEN);
+    if (p == NULL) {
         return NGX_ERROR;
     }
 
-    v->len = ngx_sprintf(v->data, "%L", count) - v->data;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
+    last = ngx_sprintf(p, "%L", count);
+
+    ngx_http_llm_set_variable(v, p, last - p);
 
     return NGX_OK;
 }
@@ -465,6 +470,7 @@ static ngx_int_t
 ngx_http_llm_time_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
+    u_char              *p, *last;
     ngx_msec_t           time_ms;
     ngx_http_llm_ctx_t  *ctx;
 
@@ -478,17 +484,15 @@ ngx_http_llm_time_variable(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    v->data = ngx_pnalloc(r->pool, NGX_TIME_T_LEN + 4);
-    if (v->data == NULL) {
+    p = ngx_pnalloc(r->pool, NGX_TIME_T_LEN + 4);
+    if (p == NULL) {
         return NGX_ERROR;
     }
 
-    v->len = ngx_sprintf(v->data, "%T.%03M", (time_t) (time_ms / 1000),
-                         time_ms % 1000)
-             - v->data;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
+    last = ngx_sprintf(p, "%T.%03M", (time_t) (time_ms / 1000),
+                       time_ms % 1000);
+
+    ngx_http_llm_set_variable(v, p, last - p);
 
     return NGX_OK;
 }
