@@ -253,3 +253,16 @@ end: upstream_truncated
 prematurely closed
 --- log
 end: upstream_truncated
+
+
+
+=== TEST 20: an event too large to be read is content, and not free when cut off
+--- location
+--- sim: tokens=2; itl=0; words=3000000; fault=midevent; at=0
+--- ignore_response
+--- error_log
+closing connection
+--- log
+end: upstream_truncated
+usage_source: estimate
+completion_tokens: /\d{5,}/

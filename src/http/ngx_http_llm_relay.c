@@ -28,6 +28,8 @@ static ngx_int_t ngx_http_llm_relay_piece(ngx_http_request_t *r,
     ngx_uint_t complete, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_front(ngx_http_request_t *r,
     ngx_http_llm_relay_t *relay, ngx_buf_t *b, u_char *p, ngx_chain_t ***ll);
+static void ngx_http_llm_relay_unread(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, const u_char *p, size_t len);
 static ngx_uint_t ngx_http_llm_relay_event(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, const u_char *event, size_t len);
 static void ngx_http_llm_relay_overrun(ngx_http_request_t *r,
@@ -228,6 +230,8 @@ ngx_http_llm_relay_buf(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         /* an event that was let go has no boundary before its end */
 
         if (relay->torn || (!complete && n > NGX_LLM_MAX_EVENT_BYTES)) {
+            ngx_http_llm_relay_unread(r, ctx, p, n);
+
             relay->torn = !complete;
             p += n;
             continue;
@@ -308,6 +312,7 @@ ngx_http_llm_relay_piece(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     relay->held = NULL;
 
     if (!complete) {
+        ngx_http_llm_relay_unread(r, ctx, held->pos, len);
         relay->torn = 1;
 
     } else if (ngx_http_llm_relay_event(r, ctx, held->pos, len)) {
@@ -339,6 +344,21 @@ ngx_http_llm_relay_front(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
     b->pos = p;
 
     return ngx_http_llm_chain_push(r, ll, front);
+}
+
+
+/*
+ * A part of an event that is too large to be read: it is content, and all of
+ * its bytes bound what that comes to, unless usage still tells.
+ */
+
+static void
+ngx_http_llm_relay_unread(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    const u_char *p, size_t len)
+{
+    ngx_llm_text_add(&ctx->relay->answer.content, p, len);
+
+    ngx_http_llm_clock_content(r, ctx);
 }
 
 
