@@ -35,6 +35,9 @@ typedef struct {
     /* of tokens, when they were taken; tokens of 0: the zone counts none */
     ngx_llm_rate_t               rate;
 
+    /* when it lets the request go that sleeps */
+    int64_t                      start_ns;
+
     /* weighted tokens that the hold has: a stream may take more */
     int64_t                      held;
 

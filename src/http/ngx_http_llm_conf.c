@@ -6,10 +6,12 @@
 
 
 #include "ngx_http_llm.h"
+#include "ngx_http_llm_bell.h"
 #include "ngx_http_llm_conf.h"
 #include "ngx_http_llm_filter.h"
 #include "ngx_http_llm_inspect.h"
 #include "ngx_http_llm_model.h"
+#include "ngx_http_llm_wait.h"
 
 
 #define NGX_HTTP_LLM_FIRST_TOKEN_TIMEOUT_MS  (2 * 60 * 1000)
@@ -169,9 +171,20 @@ ngx_http_llm_install(ngx_conf_t *cf)
 
 
 ngx_int_t
+ngx_http_llm_init_module(ngx_cycle_t *cycle)
+{
+    return ngx_http_llm_bell_init_module(cycle);
+}
+
+
+ngx_int_t
 ngx_http_llm_init_process(ngx_cycle_t *cycle)
 {
     if (ngx_http_llm_balancer_init_process(cycle) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_llm_wait_init_process(cycle) != NGX_OK) {
         return NGX_ERROR;
     }
 

@@ -33,6 +33,7 @@ ngx_int_t ngx_http_llm_install(ngx_conf_t *cf);
 
 /* a worker takes its places in shared memory, and leaves them */
 
+ngx_int_t ngx_http_llm_init_module(ngx_cycle_t *cycle);
 ngx_int_t ngx_http_llm_init_process(ngx_cycle_t *cycle);
 void ngx_http_llm_exit_process(ngx_cycle_t *cycle);
 

@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm_account.h"
+#include "ngx_http_llm_bell.h"
 #include "ngx_http_llm_charge.h"
 #include "ngx_http_llm_error.h"
 #include "ngx_http_llm_wait.h"
@@ -37,6 +38,8 @@ static ngx_int_t ngx_http_llm_limit_refuse(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_verdict_t *verdict);
 static ngx_int_t ngx_http_llm_limit_delay(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_verdict_t *verdict);
+static ngx_msec_int_t ngx_http_llm_limit_look(ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_limit_wake(ngx_http_llm_charge_t *charge);
 static void ngx_http_llm_limit_waited(ngx_http_llm_ctx_t *ctx,
     ngx_msec_t slept_ms, ngx_uint_t left);
 static void ngx_http_llm_limit_log(ngx_http_request_t *r,
@@ -78,6 +81,10 @@ ngx_http_llm_limit_admit(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     for (i = 0; i < n; i++) {
         ngx_http_llm_limit_note(r, &takes[i]);
+
+        if (takes[i].moved) {
+            ngx_http_llm_bell_ring();
+        }
     }
 
     if (rc != NGX_OK) {
@@ -154,6 +161,7 @@ ngx_http_llm_limit_record(ngx_http_llm_charge_t *charge,
     for (i = 0; i < n; i++) {
         charge->parts[i].zone = (ngx_http_llm_limit_zone_t *) takes[i].zone;
         charge->parts[i].hold = takes[i].hold;
+        charge->parts[i].start_ns = takes[i].start_ns;
         charge->parts[i].rate = takes[i].rates[NGX_HTTP_LLM_TOKENS];
         charge->parts[i].held = takes[i].costs[NGX_HTTP_LLM_TOKENS];
 
@@ -314,6 +322,7 @@ ngx_http_llm_limit_delay(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     if (llcf->limit.dry_run) {
         charge->status = NGX_HTTP_LLM_LIMIT_DELAYED_DRY_RUN;
+        ngx_http_llm_limit_wake(charge);
         return NGX_DECLINED;
     }
 
@@ -322,7 +331,57 @@ ngx_http_llm_limit_delay(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     delay_ns = verdict->take->delay_ns[verdict->budget];
 
     return ngx_http_llm_wait(ctx, ngx_http_llm_limit_ms(delay_ns),
+                             ngx_http_llm_limit_look,
                              ngx_http_llm_limit_waited);
+}
+
+
+/* who was ahead left some of it: all zones have to let it go */
+
+static ngx_msec_int_t
+ngx_http_llm_limit_look(ngx_http_llm_ctx_t *ctx)
+{
+    int64_t                 now_ns, start_ns;
+    ngx_uint_t              i, moved;
+    ngx_http_llm_part_t    *part;
+    ngx_http_llm_charge_t  *charge;
+
+    charge = ctx->charge;
+    moved = 0;
+    start_ns = 0;
+
+    for (i = 0; i < charge->nparts; i++) {
+        part = &charge->parts[i];
+
+        if (ngx_http_llm_zone_moved(&part->zone->zone, part->hold,
+                                    &part->start_ns))
+        {
+            moved = 1;
+        }
+
+        start_ns = ngx_max(start_ns, part->start_ns);
+    }
+
+    if (!moved) {
+        return -1;
+    }
+
+    now_ns = ngx_http_llm_zone_now();
+
+    return (start_ns > now_ns) ? ngx_http_llm_limit_ms(start_ns - now_ns) : 0;
+}
+
+
+static void
+ngx_http_llm_limit_wake(ngx_http_llm_charge_t *charge)
+{
+    ngx_uint_t            i;
+    ngx_http_llm_part_t  *part;
+
+    for (i = 0; i < charge->nparts; i++) {
+        part = &charge->parts[i];
+        ngx_http_llm_zone_wake(&part->zone->zone, part->hold);
+    }
 }
 
 
@@ -342,6 +401,8 @@ ngx_http_llm_limit_waited(ngx_http_llm_ctx_t *ctx, ngx_msec_t slept_ms,
         ngx_http_llm_account_abandon(ctx);
         return;
     }
+
+    ngx_http_llm_limit_wake(charge);
 
     /* the headers tell how it is when they are sent */
 
@@ -479,7 +540,7 @@ static void
 ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage)
 {
     int64_t                  completion, costs[NGX_HTTP_LLM_BUDGETS], learned;
-    ngx_uint_t               i;
+    ngx_uint_t               i, moved;
     ngx_http_llm_part_t     *part;
     ngx_http_llm_charge_t   *charge;
 
@@ -490,6 +551,7 @@ ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage)
     }
 
     charge->open = 0;
+    moved = 0;
 
     costs[NGX_HTTP_LLM_TOKENS] = 0;
     costs[NGX_HTTP_LLM_REQUESTS] = (usage != NULL);
@@ -514,8 +576,13 @@ ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage)
                        costs[NGX_HTTP_LLM_TOKENS],
                        costs[NGX_HTTP_LLM_REQUESTS]);
 
-        ngx_http_llm_zone_settle(&part->zone->zone, part->hold, costs,
-                                 learned, ngx_http_llm_zone_now());
+        moved |= ngx_http_llm_zone_settle(&part->zone->zone, part->hold,
+                                          costs, learned,
+                                          ngx_http_llm_zone_now());
+    }
+
+    if (moved) {
+        ngx_http_llm_bell_ring();
     }
 }
 

@@ -5,6 +5,7 @@
  */
 
 
+#include "ngx_http_llm_bell.h"
 #include "ngx_http_llm.h"
 
 
@@ -41,7 +42,7 @@ ngx_http_llm_limit_process_gone(ngx_pid_t pid)
 static void
 ngx_http_llm_limit_reap(ngx_cycle_t *cycle, ngx_pid_t pid)
 {
-    ngx_uint_t                  i;
+    ngx_uint_t                  i, moved;
     ngx_http_llm_zone_t       **zones;
     ngx_http_llm_main_conf_t   *lmcf;
 
@@ -51,9 +52,15 @@ ngx_http_llm_limit_reap(ngx_cycle_t *cycle, ngx_pid_t pid)
         return;
     }
 
+    moved = 0;
     zones = lmcf->zones.elts;
 
     for (i = 0; i < lmcf->zones.nelts; i++) {
-        ngx_http_llm_zone_reap(zones[i], pid, ngx_http_llm_zone_now());
+        moved |= ngx_http_llm_zone_reap(zones[i], pid,
+                                        ngx_http_llm_zone_now());
+    }
+
+    if (moved) {
+        ngx_http_llm_bell_ring();
     }
 }

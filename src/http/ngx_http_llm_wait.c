@@ -5,26 +5,43 @@
  */
 
 
+#include "ngx_http_llm_bell.h"
 #include "ngx_http_llm_wait.h"
 
 
 typedef struct {
-    ngx_http_llm_ctx_t    *ctx;
-    ngx_http_llm_wait_pt   ended;
-    ngx_http_cleanup_t    *cleanup;
-    ngx_msec_t             since_ms;
-    ngx_event_t            timer;
+    ngx_queue_t                 queue;
+    ngx_http_llm_ctx_t         *ctx;
+    ngx_http_llm_wait_look_pt   look;
+    ngx_http_llm_wait_pt        ended;
+    ngx_http_cleanup_t         *cleanup;
+    ngx_msec_t                  since_ms;
+    ngx_event_t                 timer;
 } ngx_http_llm_wait_t;
 
 
 static void ngx_http_llm_wait_write_handler(ngx_http_request_t *r);
 static void ngx_http_llm_wait_timer_handler(ngx_event_t *ev);
+static void ngx_http_llm_wait_bell_handler(ngx_event_t *ev);
 static void ngx_http_llm_wait_cleanup(void *data);
+
+
+static ngx_queue_t  ngx_http_llm_wait_queue;
+
+
+ngx_int_t
+ngx_http_llm_wait_init_process(ngx_cycle_t *cycle)
+{
+    ngx_queue_init(&ngx_http_llm_wait_queue);
+
+    return ngx_http_llm_bell_init_process(cycle,
+                                          ngx_http_llm_wait_bell_handler);
+}
 
 
 ngx_int_t
 ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
-    ngx_http_llm_wait_pt ended)
+    ngx_http_llm_wait_look_pt look, ngx_http_llm_wait_pt ended)
 {
     ngx_event_t          *rev;
     ngx_connection_t     *c;
@@ -47,6 +64,7 @@ ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
     ngx_memzero(wait, sizeof(ngx_http_llm_wait_t));
 
     wait->ctx = ctx;
+    wait->look = look;
     wait->ended = ended;
     wait->cleanup = cln;
     wait->since_ms = ngx_current_msec;
@@ -68,6 +86,8 @@ ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
     wait->timer.log = c->log;
 
     cln->handler = ngx_http_llm_wait_cleanup;
+
+    ngx_queue_insert_tail(&ngx_http_llm_wait_queue, &wait->queue);
 
     ngx_add_timer(&wait->timer, wait_ms);
 
@@ -105,6 +125,8 @@ ngx_http_llm_wait_timer_handler(ngx_event_t *ev)
         return;
     }
 
+    ngx_queue_remove(&wait->queue);
+
     wait->cleanup->handler = NULL;
     wait->ended(wait->ctx, ngx_current_msec - wait->since_ms, 0);
 
@@ -122,6 +144,39 @@ ngx_http_llm_wait_timer_handler(ngx_event_t *ev)
 }
 
 
+/* timers of the same time expire in the order in which they were set */
+
+static void
+ngx_http_llm_wait_bell_handler(ngx_event_t *ev)
+{
+    ngx_queue_t          *q;
+    ngx_msec_int_t        left_ms;
+    ngx_http_llm_wait_t  *wait;
+
+    for (q = ngx_queue_head(&ngx_http_llm_wait_queue);
+         q != ngx_queue_sentinel(&ngx_http_llm_wait_queue);
+         q = ngx_queue_next(q))
+    {
+        wait = ngx_queue_data(q, ngx_http_llm_wait_t, queue);
+
+        if (!wait->timer.timer_set) {
+            continue;
+        }
+
+        left_ms = wait->look(wait->ctx);
+
+        if (left_ms == -1) {
+            continue;
+        }
+
+        /* nginx leaves a timer alone that is to change by little */
+
+        ngx_del_timer(&wait->timer);
+        ngx_add_timer(&wait->timer, (ngx_msec_t) left_ms);
+    }
+}
+
+
 static void
 ngx_http_llm_wait_cleanup(void *data)
 {
@@ -130,6 +185,8 @@ ngx_http_llm_wait_cleanup(void *data)
     if (wait->timer.timer_set) {
         ngx_del_timer(&wait->timer);
     }
+
+    ngx_queue_remove(&wait->queue);
 
     wait->ended(wait->ctx, ngx_current_msec - wait->since_ms, 1);
 }

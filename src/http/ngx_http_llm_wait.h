@@ -28,16 +28,24 @@
 typedef void (*ngx_http_llm_wait_pt)(ngx_http_llm_ctx_t *ctx,
     ngx_msec_t slept_ms, ngx_uint_t left);
 
+/* milliseconds from now on, never more than were left; -1: just as many */
+
+typedef ngx_msec_int_t (*ngx_http_llm_wait_look_pt)(ngx_http_llm_ctx_t *ctx);
+
 /*
- * Sleeps for wait_ms, without keeping back what else the worker does; a
- * worker that is to leave gracefully stays as long.  The body has to be read
- * before: a client that leaves is not seen behind unread bytes.  The result
- * is the phase handler's: NGX_AGAIN, or NGX_HTTP_INTERNAL_SERVER_ERROR, and
- * then ended is not called.
+ * Sleeps for wait_ms, or what look makes of it when the bell rings, without
+ * keeping back what else the worker does; a worker that is to leave
+ * gracefully stays as long.  The body has to be read before: a client that
+ * leaves is not seen behind unread bytes.  The result is the phase handler's:
+ * NGX_AGAIN, or NGX_HTTP_INTERNAL_SERVER_ERROR, and then ended is not called.
  */
 
 ngx_int_t ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
-    ngx_http_llm_wait_pt ended);
+    ngx_http_llm_wait_look_pt look, ngx_http_llm_wait_pt ended);
+
+/* those who sleep in this worker, in the order in which they came */
+
+ngx_int_t ngx_http_llm_wait_init_process(ngx_cycle_t *cycle);
 
 
 #endif /* _NGX_HTTP_LLM_WAIT_H_INCLUDED_ */

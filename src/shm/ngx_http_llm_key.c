@@ -101,7 +101,7 @@ ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 }
 
 
-void
+ngx_uint_t
 ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
     const ngx_llm_rate_t *rate, int64_t now_ns)
 {
@@ -113,7 +113,7 @@ ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
     speed = &key->speeds[budget];
 
     if (speed->tokens == rate->tokens && speed->period_ns == rate->period_ns) {
-        return;
+        return 0;
     }
 
     ahead_ns = ngx_llm_bucket_full_in(bucket, now_ns);
@@ -128,6 +128,8 @@ ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
 
     speed->tokens = rate->tokens;
     speed->period_ns = rate->period_ns;
+
+    return 1;
 }
 
 
@@ -180,6 +182,7 @@ ngx_http_llm_key_hold_locked(ngx_http_llm_zone_t *zone,
 {
     if (key->holds++ == 0) {
         ngx_queue_remove(&key->queue);
+        ngx_queue_init(&key->queue);
     }
 }
 

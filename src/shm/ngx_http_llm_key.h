@@ -19,7 +19,7 @@
 
 
 /* of all that lies in a zone: keys, holds, and what holds them */
-#define NGX_HTTP_LLM_ZONE_VERSION  1
+#define NGX_HTTP_LLM_ZONE_VERSION  2
 
 /* models whose mean a key remembers */
 #define NGX_HTTP_LLM_KEY_MODELS    4
@@ -49,7 +49,7 @@ struct ngx_http_llm_key_s {
     /* the next one in the same slot of the table */
     ngx_http_llm_key_t     *next;
 
-    /* in the LRU, as long as there are no holds */
+    /* in the LRU, as long as there are no holds; then holds that sleep */
     ngx_queue_t             queue;
 
     u_char                  digest[NGX_HTTP_LLM_KEY_DIGEST];
@@ -98,10 +98,11 @@ ngx_http_llm_key_t *ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take,
 
 /*
  * The speed of a budget from here on.  Tokens that are not refilled yet stay
- * as many as they were: a client with a new plan has it at once.
+ * as many as they were: a client with a new plan has it at once.  True:
+ * it is another one.
  */
 
-void ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
+ngx_uint_t ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
     const ngx_llm_rate_t *rate, int64_t now_ns);
 
 /* takes tokens of a budget at its speed, or gives back: cost < 0 */

@@ -5,29 +5,7 @@
  */
 
 
-#include "ngx_http_llm_key.h"
-
-
-/*
- * Shared, so that what a dead process took can be given back.  It is smaller
- * than a key, but takes a chunk of the same size, so that a key that is
- * dropped makes room for it.
- */
-
-struct ngx_http_llm_hold_s {
-    ngx_queue_t             queue;
-    ngx_http_llm_key_t     *key;
-    int64_t                 costs[NGX_HTTP_LLM_BUDGETS];
-
-    /* bits: the budgets that apply */
-    uint32_t                budgets;
-
-    uint32_t                model;
-
-    /* the process that holds it */
-    ngx_pid_t               pid;
-    ngx_int_t               slot;
-};
+#include "ngx_http_llm_queue.h"
 
 
 _Static_assert(sizeof(ngx_http_llm_hold_t) <= NGX_HTTP_LLM_KEY_CHUNK,
@@ -50,7 +28,7 @@ static void ngx_http_llm_zone_undo_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
 static void ngx_http_llm_zone_report_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
-static void ngx_http_llm_zone_end_locked(ngx_http_llm_zone_t *zone,
+static ngx_uint_t ngx_http_llm_zone_end_locked(ngx_http_llm_zone_t *zone,
     ngx_http_llm_hold_t *hold, const int64_t *costs, int64_t now_ns);
 
 
@@ -247,6 +225,7 @@ ngx_http_llm_zone_look_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 
     take->hold = NULL;
     take->refused = 0;
+    take->moved = 0;
     take->note = NGX_HTTP_LLM_ZONE_SILENT;
 
     key = ngx_http_llm_key_find_locked(take->zone, take->digest);
@@ -275,7 +254,11 @@ ngx_http_llm_zone_look_locked(ngx_http_llm_take_t *take, int64_t now_ns)
             continue;
         }
 
-        ngx_http_llm_key_speed(key, b, &take->rates[b], now_ns);
+        if (ngx_http_llm_key_speed(key, b, &take->rates[b], now_ns)
+            && key->holds)
+        {
+            take->moved |= ngx_http_llm_queue_move_locked(key, b, now_ns);
+        }
 
         take->delay_ns[b] = ngx_llm_bucket_delay(&key->buckets[b],
                                                  &take->rates[b],
@@ -340,6 +323,8 @@ ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     hold->pid = ngx_pid;
     hold->slot = ngx_process_slot;
     hold->budgets = 0;
+    hold->asleep = 0;
+    hold->moved = 0;
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
         hold->costs[b] = take->costs[b];
@@ -348,6 +333,15 @@ ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
             hold->budgets |= 1 << b;
             ngx_http_llm_key_charge(key, b, take->costs[b], now_ns);
         }
+    }
+
+    take->start_ns = 0;
+
+    if (take->delay_ns[NGX_HTTP_LLM_TOKENS] > 0
+        || take->delay_ns[NGX_HTTP_LLM_REQUESTS] > 0)
+    {
+        ngx_http_llm_queue_join_locked(hold, take, now_ns);
+        take->start_ns = ngx_http_llm_queue_start(hold);
     }
 
     ngx_queue_insert_head(&take->zone->sh->holds, &hold->queue);
@@ -427,29 +421,71 @@ ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
 }
 
 
-void
+ngx_uint_t
 ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
     const int64_t *costs, int64_t completion, int64_t now_ns)
 {
+    ngx_uint_t  moved;
+
     ngx_shmtx_lock(&zone->shpool->mutex);
 
     if (completion >= 0) {
         ngx_http_llm_key_learn(hold->key, hold->model, completion);
     }
 
-    ngx_http_llm_zone_end_locked(zone, hold, costs, now_ns);
+    moved = ngx_http_llm_zone_end_locked(zone, hold, costs, now_ns);
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return moved;
+}
+
+
+ngx_uint_t
+ngx_http_llm_zone_moved(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
+    int64_t *start_ns)
+{
+    if (!hold->moved) {
+        return 0;
+    }
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    hold->moved = 0;
+    *start_ns = ngx_http_llm_queue_start(hold);
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return 1;
+}
+
+
+void
+ngx_http_llm_zone_wake(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold)
+{
+    /* nobody else changes this */
+
+    if (!hold->asleep) {
+        return;
+    }
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    ngx_http_llm_queue_leave_locked(hold);
 
     ngx_shmtx_unlock(&zone->shpool->mutex);
 }
 
 
-void
+ngx_uint_t
 ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_pid_t pid,
     int64_t now_ns)
 {
-    ngx_uint_t            dead;
+    ngx_uint_t            dead, moved;
     ngx_queue_t          *q, *next;
     ngx_http_llm_hold_t  *hold;
+
+    moved = 0;
 
     ngx_shmtx_lock(&zone->shpool->mutex);
 
@@ -465,27 +501,43 @@ ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_pid_t pid,
                : (hold->pid == pid);
 
         if (dead) {
-            ngx_http_llm_zone_end_locked(zone, hold,
+            moved |= ngx_http_llm_zone_end_locked(zone, hold,
                                          ngx_http_llm_zone_nothing, now_ns);
         }
     }
 
     ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return moved;
 }
 
 
-static void
+static ngx_uint_t
 ngx_http_llm_zone_end_locked(ngx_http_llm_zone_t *zone,
     ngx_http_llm_hold_t *hold, const int64_t *costs, int64_t now_ns)
 {
-    ngx_uint_t           b;
+    int64_t              cost;
+    ngx_uint_t           b, moved;
     ngx_http_llm_key_t  *key;
 
     key = hold->key;
+    moved = 0;
+
+    ngx_http_llm_queue_leave_locked(hold);
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-        if (costs && (hold->budgets & (1 << b))) {
-            ngx_http_llm_key_charge(key, b, costs[b] - hold->costs[b], now_ns);
+
+        if (costs == NULL || !(hold->budgets & (1 << b))) {
+            continue;
+        }
+
+        cost = costs[b] - hold->costs[b];
+
+        if (cost < 0) {
+            moved |= ngx_http_llm_queue_refund_locked(key, b, -cost, now_ns);
+
+        } else {
+            ngx_http_llm_key_charge(key, b, cost, now_ns);
         }
     }
 
@@ -494,4 +546,6 @@ ngx_http_llm_zone_end_locked(ngx_http_llm_zone_t *zone,
     ngx_http_llm_key_release_locked(zone, key);
 
     ngx_slab_free_locked(zone->shpool, hold);
+
+    return moved;
 }

@@ -113,6 +113,9 @@ typedef struct {
     /* nanoseconds until it is there, NGX_LLM_NEVER: it never is */
     int64_t                     delay_ns[NGX_HTTP_LLM_BUDGETS];
 
+    /* when it is, 0: it is already; only of what was taken */
+    int64_t                     start_ns;
+
     /* afterwards: what is left, and nanoseconds until all is back */
     int64_t                     level[NGX_HTTP_LLM_BUDGETS];
     int64_t                     full_ns[NGX_HTTP_LLM_BUDGETS];
@@ -127,6 +130,9 @@ typedef struct {
 
     /* the zone is full: there is no other result then */
     unsigned                    refused:1;
+
+    /* a new rate: somebody who sleeps has another time */
+    unsigned                    moved:1;
 } ngx_http_llm_take_t;
 
 
@@ -176,7 +182,8 @@ int64_t ngx_http_llm_zone_now(void);
  * Takes all costs of n different zones, or none: all zones are locked when
  * it looks, and until it took.  NGX_OK: all are taken, and are there behind
  * the longest of the delays; who comes later is behind that.  NGX_BUSY: some
- * take is refused, or has a delay that is longer than its wait.
+ * take is refused, or has a delay that is longer than its wait.  A hold of a
+ * take with a delay sleeps until it is woken.
  */
 
 ngx_int_t ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
@@ -190,19 +197,34 @@ void ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone,
 /*
  * Ends a hold: costs is what it comes to in the end, more or less than what
  * was taken; NULL: what was taken stays.  completion is learned from unless
- * negative.
+ * negative.  True: those who sleep behind it, in any process, have another
+ * time, and are to be told.
  */
 
-void ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone,
+ngx_uint_t ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone,
     ngx_http_llm_hold_t *hold, const int64_t *costs, int64_t completion,
     int64_t now_ns);
 
 /*
- * Gives back the holds of the process pid, or with NGX_INVALID_PID those of
- * the processes that had this one's slot before: they died.
+ * When a hold that sleeps is to be woken, never later than it was before.
+ * False: that has not changed since the last call, and no lock was taken.
  */
 
-void ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_pid_t pid,
+ngx_uint_t ngx_http_llm_zone_moved(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_hold_t *hold, int64_t *start_ns);
+
+/* its request goes on: its place in the queue is behind it */
+
+void ngx_http_llm_zone_wake(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_hold_t *hold);
+
+/*
+ * Gives back the holds of the process pid, or with NGX_INVALID_PID those of
+ * the processes that had this one's slot before: they died.  True: as of
+ * ngx_http_llm_zone_settle().
+ */
+
+ngx_uint_t ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_pid_t pid,
     int64_t now_ns);
 
 
