@@ -4,6 +4,7 @@
 # llm_limit with wait=: who comes over the limit sleeps exactly as long as
 # needed, first come, first served, over two workers.  Where time is measured
 # it is bounded below by the rate, and above by what a busy machine needs.
+# long: all of it with the same server and clients
 
 use strict;
 use warnings;
@@ -40,6 +41,10 @@ at_rest();
 left('requests', 'requests=30/m requests_burst=1');
 left('tokens', 'tokens=3k/m burst=100 count=completion');
 left_by_reset_of_a_stream();
+moved_by_leavers();
+moved_by_streams();
+moved_once();
+moved_by_a_killed_worker();
 too_long();
 two_zones();
 dry_run();
@@ -264,6 +269,156 @@ sub request_frames {
 }
 
 
+# 20 at 10 a second, and 6 that sleep leave at once: those behind move up, and
+# who comes then is behind them
+
+sub moved_by_leavers {
+    my (@clients, @late, @logged, @served);
+
+    start('requests=10/s requests_burst=1', 'wait=40s');
+
+    for my $n (1 .. 20) {
+        push @clients, ask('', $n);
+        await(sub { requests() == @clients });
+    }
+
+    for my $n (10 .. 15) {
+        $clients[$n - 1]->close;
+    }
+
+    await(sub { grep({ $_->{end} eq 'client_abort' } logged(6)) == 6 });
+
+    for my $n (21 .. 25) {
+        push @clients, ask('', $n);
+        await(sub { requests() == @clients });
+    }
+
+    LlmClient::await_end(@clients);
+
+    @logged = sort { $a->{sent} <=> $b->{sent} }
+              grep { $_->{end} eq 'done' } logged(25);
+
+    is(join(' ', map { $_->{n} } @logged), join(' ', 1 .. 9, 16 .. 25),
+       'moved by leavers: all others are served, in order');
+
+    @late = map { $logged[$_]{sent} - $logged[0]{sent} - 0.1 * $_ } 0 .. 18;
+
+    cmp_ok(min(@late), '>=', -0.02, 'moved by leavers: not before its time');
+    cmp_ok(max(@late), '<=', 0.2, 'moved by leavers: nor behind it');
+    cmp_ok(most_in(1, @logged), '<=', 11,
+           'moved by leavers: never more than the rate and the burst');
+    is(scalar(keys %{{ map { $_->{pid} => 1 } @logged[9 .. 18] }}), 2,
+       'moved by leavers: in both workers');
+
+    end('moved by leavers');
+}
+
+
+# each takes 1000 tokens, and 900 of them are given back some 20 ms later
+
+sub moved_by_streams {
+    my (@clients, @logged);
+
+    start('tokens=1k/s burst=1000 count=completion', 'wait=5m reserve=max');
+
+    for my $n (1 .. 10) {
+        push @clients, ask('', $n, 1000);
+        await(sub { requests() == @clients });
+    }
+
+    LlmClient::await_end(@clients);
+
+    is(scalar(grep { $_->complete } @clients), 10,
+       'moved by streams: all are served');
+
+    @logged = sort { $a->{sent} <=> $b->{sent} } logged(10);
+
+    is(join(' ', map { $_->{n} } @logged), join(' ', 1 .. 10),
+       'moved by streams: in the order in which they came');
+    cmp_ok($logged[9]{sent} - $logged[0]{sent}, '>=', 0.88,
+           'moved by streams: not before their tokens were refilled');
+    cmp_ok($logged[9]{sent} - $logged[0]{sent}, '<=', 2,
+           'moved by streams: in 1 s instead of 9');
+    is(scalar(keys %{{ map { $_->{pid} => 1 } @logged }}), 2,
+       'moved by streams: in both workers');
+
+    end('moved by streams');
+}
+
+
+# a bucket is not more than full when 1000 tokens come back after 0.5 s: the
+# next one has these, and the one behind it has to wait for 1000 more
+
+sub moved_once {
+    my (@clients, @logged);
+
+    start('tokens=1k/s burst=1000 count=completion', 'wait=5m reserve=max');
+
+    push @clients, ask('', 1, 1000, 'tokens=1; ttft=500');
+    await(sub { requests() == 1 });
+
+    for my $n (2 .. 3) {
+        push @clients, ask('', $n, 1000, 'tokens=1000; itl=0');
+        await(sub { requests() == @clients });
+    }
+
+    LlmClient::await_end(@clients);
+
+    @logged = sort { $a->{sent} <=> $b->{sent} } logged(3);
+
+    is(join(' ', map { "$_->{n}:$_->{completion}" } @logged),
+       '1:1 2:1000 3:1000', 'moved once: in the order in which they came');
+    cmp_ok($logged[1]{sent} - $logged[0]{sent}, '<=', 0.9,
+           'moved once: as soon as it is known');
+    cmp_ok($logged[2]{sent} - $logged[1]{sent}, '>=', 0.98,
+           'moved once: by no more than a full bucket');
+
+    end('moved once');
+}
+
+
+# who sleeps in one worker moves up when the other one is killed
+
+sub moved_by_a_killed_worker {
+    my (@clients, @left, @logged);
+
+    start('requests=5/s requests_burst=1', 'wait=1h');
+
+    for my $n (1 .. 30) {
+        push @clients, ask('', $n);
+        await(sub { requests() == @clients });
+    }
+
+    kill_workers(($Nginx->workers)[0]);
+    LlmClient::await_end(@clients);
+
+    @left = grep { $_->complete } @clients;
+    @logged = sort { $a->{sent} <=> $b->{sent} }
+              grep { $_->{end} eq 'done' } logged(scalar @left);
+
+    cmp_ok(scalar @left, '<', 30, 'moved by a death: some have died');
+    cmp_ok($logged[-1]{sent} - $clients[0]{start}, '<=', 0.2 * @left + 1,
+           'moved by a death: the others move up');
+    is(join(' ', map { $_->{n} } @logged),
+       join(' ', sort { $a <=> $b } map { $_->{n} } @logged),
+       'moved by a death: in order');
+
+    end('moved by a death', $Killed);
+}
+
+
+# the most that were sent in any time of so many seconds
+
+sub most_in {
+    my ($seconds, @logged) = @_;
+    my @sent = map { $_->{sent} } @logged;
+
+    return max(map { my $from = $_;
+                     scalar grep { $_ >= $from && $_ < $from + $seconds }
+                            @sent } @sent);
+}
+
+
 # a delay above wait: at once, and nothing is taken
 
 sub too_long {
@@ -436,10 +591,10 @@ sub killed_without_successor {
 
 
 sub ask {
-    my ($path, $n) = @_;
+    my ($path, $n, $max, $sim) = @_;
 
-    return LlmClient->open($Port, sim => 'tokens=100; itl=0.1',
-                           body => sprintf($Body, 100),
+    return LlmClient->open($Port, sim => $sim // 'tokens=100; itl=0.1',
+                           body => sprintf($Body, $max // 100),
                            headers => { 'X-N' => $n // 0 },
                            path => ($path // '') . '/v1/chat/completions');
 }
