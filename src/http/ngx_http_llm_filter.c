@@ -51,19 +51,23 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
         return ngx_http_next_header_filter(r);
     }
 
-    ctx = ngx_http_llm_find_ctx(r);
-
     if (!llcf->enable) {
 
         /* a redirect led out of our locations: this answer is not ours */
 
-        if (ctx) {
-            ctx->error_body.len = 0;
-            ctx->relay = NULL;
+        if (r->internal) {
+            ctx = ngx_http_llm_find_ctx(r);
+
+            if (ctx) {
+                ctx->error_body.len = 0;
+                ctx->relay = NULL;
+            }
         }
 
         return ngx_http_next_header_filter(r);
     }
+
+    ctx = ngx_http_llm_find_ctx(r);
 
     if (ctx == NULL) {
 

@@ -373,10 +373,6 @@ ngx_http_llm_relay_event(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     relay = ctx->relay;
 
-    if (relay->blind) {
-        return 0;
-    }
-
     bits = ngx_llm_answer_event(&relay->answer, event, len,
                                 ngx_http_llm_scratch());
 
