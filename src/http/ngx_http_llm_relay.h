@@ -62,6 +62,16 @@ struct ngx_http_llm_relay_s {
 ngx_int_t ngx_http_llm_relay_stream(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
 
+/* reads one event; true when the client is not to see it */
+
+ngx_uint_t ngx_http_llm_relay_event(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, const u_char *event, size_t len);
+
+/* what the end of the body puts into the output at *ll */
+
+ngx_int_t ngx_http_llm_relay_last(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll);
+
 /* the end of the body, with an error event if it needs one, can go out */
 
 ngx_uint_t ngx_http_llm_relay_can_end(ngx_http_request_t *r,
