@@ -17,6 +17,7 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
+#include <ngx_http.h>
 
 
 #if (nginx_version < 1022001)
@@ -39,6 +40,30 @@
 #define ngx_http_llm_is_cached(r)  (r)->cached
 #else
 #define ngx_http_llm_is_cached(r)  0
+#endif
+
+
+/* what versions before "resolve" and "sticky" do not have */
+
+#ifndef NGX_HTTP_UPSTREAM_MODIFY
+#define NGX_HTTP_UPSTREAM_MODIFY  0
+#endif
+
+#if (NGX_HTTP_UPSTREAM_ZONE && defined ngx_http_upstream_rr_peer_ref)
+#define ngx_http_llm_peers_generation(peers)                                  \
+    ((peers)->config ? *(peers)->config : 0)
+#else
+#define ngx_http_llm_peers_generation(peers)  0
+#endif
+
+#ifndef ngx_http_upstream_rr_peer_ref
+#define ngx_http_upstream_rr_peer_ref(peers, peer)
+#endif
+
+#if (NGX_HTTP_UPSTREAM_STICKY)
+#define NGX_HTTP_LLM_DRAINING     NGX_HTTP_UPSTREAM_DRAINING
+#else
+#define NGX_HTTP_LLM_DRAINING     0
 #endif
 
 

@@ -1,0 +1,80 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm.h"
+#include "ngx_http_llm_peer.h"
+
+
+ngx_int_t
+ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp, ngx_log_t *log)
+{
+    uint32_t                      *slots;
+    ngx_uint_t                     i, n;
+    ngx_http_llm_load_t           *loads;
+    ngx_http_upstream_rr_peer_t   *peer;
+    ngx_http_llm_balancer_list_t  *list;
+
+    list = lp->list;
+
+    for (peer = lp->rrp.peers->peer, n = 0; peer; peer = peer->next) {
+        n++;
+    }
+
+    /* one more than none, for a list that is yet to be resolved */
+
+    loads = ngx_alloc((n + 1) * (sizeof(ngx_http_llm_load_t)
+                                 + sizeof(uint32_t)), log);
+    if (loads == NULL) {
+        return NGX_ERROR;
+    }
+
+    slots = (uint32_t *) &loads[n + 1];
+
+    list->limited = 0;
+
+    for (peer = lp->rrp.peers->peer, i = 0; i < n; peer = peer->next, i++) {
+        slots[i] = ngx_http_llm_inflight_hold(lp->conf->zone,
+                                              lp->rrp.peers->name,
+                                              &peer->name, log);
+
+        if (peer->max_conns) {
+            list->limited = 1;
+        }
+    }
+
+    /* after the new ones are held: most servers stay what they were */
+
+    ngx_http_llm_balancer_drop_list(list);
+
+    list->loads = loads;
+    list->slots = slots;
+    list->nslots = n;
+
+    ngx_log_debug3(NGX_LOG_DEBUG_HTTP, log, 0,
+                   "llm balancer: %ui servers in \"%V\", generation:%ui",
+                   n, lp->rrp.peers->name, lp->rrp.config);
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_llm_balancer_drop_list(ngx_http_llm_balancer_list_t *list)
+{
+    ngx_uint_t  i;
+
+    if (list->slots == NULL) {
+        return;
+    }
+
+    for (i = 0; i < list->nslots; i++) {
+        ngx_http_llm_inflight_release(list->slots[i]);
+    }
+
+    ngx_free(list->loads);
+    list->slots = NULL;
+}
