@@ -76,6 +76,14 @@ struct ngx_http_llm_charge_s {
 };
 
 
+/* who decided: one budget of one zone */
+
+typedef struct {
+    ngx_http_llm_take_t         *take;
+    ngx_uint_t                   budget;
+} ngx_http_llm_verdict_t;
+
+
 /*
  * Fills a take for each zone that applies here: those whose key is not empty
  * and that have a rate.  takes has NGX_HTTP_LLM_MAX_ZONES.  NGX_OK, or
@@ -84,6 +92,23 @@ struct ngx_http_llm_charge_s {
 
 ngx_int_t ngx_http_llm_limit_prepare(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_take_t *takes, ngx_uint_t *n);
+
+/* keeps what is wanted later of the takes, and finds who decided */
+
+ngx_http_llm_verdict_t ngx_http_llm_limit_record(
+    ngx_http_llm_charge_t *charge, ngx_http_llm_take_t *takes, ngx_uint_t n);
+
+/* what becomes of the request, and what its zones have to say */
+
+void ngx_http_llm_limit_log(ngx_http_request_t *r,
+    ngx_http_llm_limit_conf_t *conf, ngx_http_llm_verdict_t *verdict,
+    ngx_uint_t delayed);
+void ngx_http_llm_limit_note(ngx_http_request_t *r,
+    ngx_http_llm_take_t *take);
+
+/* rounded up */
+
+ngx_msec_t ngx_http_llm_limit_ms(int64_t ns);
 
 
 #endif /* _NGX_HTTP_LLM_CHARGE_H_INCLUDED_ */

@@ -1,0 +1,135 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm_bell.h"
+#include "ngx_http_llm_charge.h"
+
+
+static void ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx,
+    const ngx_llm_usage_t *usage);
+
+
+void
+ngx_http_llm_limit_settle(ngx_http_llm_ctx_t *ctx,
+    const ngx_llm_usage_t *usage)
+{
+    ngx_http_llm_limit_end(ctx, usage);
+}
+
+
+/* the request is given back, too: it did not happen */
+
+void
+ngx_http_llm_limit_abandon(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_llm_limit_end(ctx, NULL);
+}
+
+
+void
+ngx_http_llm_limit_keep(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_uint_t              i;
+    ngx_http_llm_part_t    *part;
+    ngx_http_llm_charge_t  *charge;
+
+    charge = ctx->charge;
+
+    if (charge == NULL || !charge->open) {
+        return;
+    }
+
+    charge->open = 0;
+
+    for (i = 0; i < charge->nparts; i++) {
+        part = &charge->parts[i];
+
+        ngx_http_llm_zone_settle(&part->zone->zone, part->hold, NULL, -1,
+                                 ngx_http_llm_zone_now());
+    }
+}
+
+
+static void
+ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage)
+{
+    int64_t                  completion, costs[NGX_HTTP_LLM_BUDGETS], learned;
+    ngx_uint_t               i, moved;
+    ngx_http_llm_part_t     *part;
+    ngx_http_llm_charge_t   *charge;
+
+    charge = ctx->charge;
+
+    if (charge == NULL || !charge->open) {
+        return;
+    }
+
+    charge->open = 0;
+    moved = 0;
+
+    costs[NGX_HTTP_LLM_TOKENS] = 0;
+    costs[NGX_HTTP_LLM_REQUESTS] = (usage != NULL);
+    completion = usage ? usage->completion : -1;
+
+    /* had it not been cut it would have been longer */
+
+    learned = (ctx->end == NGX_HTTP_LLM_END_LIMIT_CUT) ? -1 : completion;
+
+    for (i = 0; i < charge->nparts; i++) {
+        part = &charge->parts[i];
+
+        if (usage) {
+            costs[NGX_HTTP_LLM_TOKENS] = ngx_llm_weigh(&part->zone->weights,
+                                             usage->prompt, usage->cached,
+                                             completion, usage->reasoning);
+        }
+
+        ngx_log_debug3(NGX_LOG_DEBUG_HTTP, ctx->request->connection->log, 0,
+                       "llm limit: zone \"%V\" settled:%L requests:%L",
+                       &part->zone->zone.shm_zone->shm.name,
+                       costs[NGX_HTTP_LLM_TOKENS],
+                       costs[NGX_HTTP_LLM_REQUESTS]);
+
+        moved |= ngx_http_llm_zone_settle(&part->zone->zone, part->hold,
+                                          costs, learned,
+                                          ngx_http_llm_zone_now());
+    }
+
+    if (moved) {
+        ngx_http_llm_bell_ring();
+    }
+}
+
+
+ngx_http_llm_limit_status_e
+ngx_http_llm_limit_status(const ngx_http_llm_ctx_t *ctx)
+{
+    return ctx->charge ? ctx->charge->status : NGX_HTTP_LLM_LIMIT_NONE;
+}
+
+
+int64_t
+ngx_http_llm_limit_reserved(const ngx_http_llm_ctx_t *ctx)
+{
+    return ctx->charge ? ctx->charge->reserved : 0;
+}
+
+
+ngx_str_t
+ngx_http_llm_limit_zone_name(const ngx_http_llm_ctx_t *ctx)
+{
+    ngx_str_t  none = ngx_null_string;
+
+    return ctx->charge ? ctx->charge->zone->shm_zone->shm.name : none;
+}
+
+
+ngx_msec_t
+ngx_http_llm_limit_wait_ms(const ngx_http_llm_ctx_t *ctx)
+{
+    return ctx->charge ? ctx->charge->wait_ms : 0;
+}
