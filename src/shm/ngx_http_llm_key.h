@@ -7,7 +7,7 @@
 
 /*
  * The keys of a zone: finding them, making room for them, and what is
- * learned of them.  For ngx_http_llm_zone.c only.
+ * learned of them.  For the files of the zone only.
  */
 
 

@@ -8,7 +8,7 @@
 /*
  * Who sleeps until a key has tokens for it, in the order in which they came.
  * What is given back moves all forward who came behind it, so that nobody
- * gets ahead of them.  For ngx_http_llm_zone.c only.
+ * gets ahead of them.  For the files of the zone only.
  */
 
 

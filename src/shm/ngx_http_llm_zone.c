@@ -5,11 +5,7 @@
  */
 
 
-#include "ngx_http_llm_queue.h"
-
-
-_Static_assert(sizeof(ngx_http_llm_hold_t) <= NGX_HTTP_LLM_KEY_CHUNK,
-               "a hold fits a chunk");
+#include "ngx_http_llm_hold.h"
 
 
 static ngx_int_t ngx_http_llm_zone_init(ngx_shm_zone_t *shm_zone, void *data);
@@ -28,16 +24,11 @@ static void ngx_http_llm_zone_undo_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
 static void ngx_http_llm_zone_report_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
-static ngx_uint_t ngx_http_llm_zone_end_locked(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_hold_t *hold, const int64_t *costs, int64_t now_ns);
 
 
 /* tells these zones from all others: its address is their tag */
 
 static ngx_uint_t  ngx_http_llm_zone_tag;
-
-static const int64_t  ngx_http_llm_zone_nothing[NGX_HTTP_LLM_BUDGETS];
-
 
 ngx_shm_zone_t *
 ngx_http_llm_zone_add(ngx_conf_t *cf, ngx_str_t *name, size_t size)
@@ -302,36 +293,17 @@ static ngx_int_t
 ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
     ngx_uint_t            b;
-    ngx_http_llm_key_t   *key;
     ngx_http_llm_hold_t  *hold;
 
-    key = take->key;
-
-    /* first, or the key might be dropped to make room for its own hold */
-
-    ngx_http_llm_key_hold_locked(take->zone, key);
-
-    hold = ngx_http_llm_key_alloc_locked(take, now_ns);
+    hold = ngx_http_llm_hold_begin_locked(take, now_ns);
     if (hold == NULL) {
-        ngx_http_llm_key_release_locked(take->zone, key);
         take->refused = 1;
         return NGX_BUSY;
     }
 
-    hold->key = key;
-    hold->model = take->model;
-    hold->pid = ngx_pid;
-    hold->slot = ngx_process_slot;
-    hold->budgets = 0;
-    hold->asleep = 0;
-    hold->moved = 0;
-
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-        hold->costs[b] = take->costs[b];
-
         if (take->rates[b].tokens) {
-            hold->budgets |= 1 << b;
-            ngx_http_llm_key_charge(key, b, take->costs[b], now_ns);
+            ngx_http_llm_key_charge(take->key, b, take->costs[b], now_ns);
         }
     }
 
@@ -344,8 +316,6 @@ ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
         take->start_ns = ngx_http_llm_queue_start(hold);
     }
 
-    ngx_queue_insert_head(&take->zone->sh->holds, &hold->queue);
-
     take->hold = hold;
 
     return NGX_OK;
@@ -356,8 +326,8 @@ static void
 ngx_http_llm_zone_undo_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
     if (take->hold) {
-        ngx_http_llm_zone_end_locked(take->zone, take->hold,
-                                     ngx_http_llm_zone_nothing, now_ns);
+        ngx_http_llm_hold_end_locked(take->zone, take->hold,
+                                     ngx_http_llm_hold_nothing, now_ns);
         take->hold = NULL;
 
     } else if (take->key) {
@@ -383,169 +353,4 @@ ngx_http_llm_zone_report_locked(ngx_http_llm_take_t *take, int64_t now_ns)
                                               &take->rates[b], now_ns);
         take->full_ns[b] = ngx_llm_bucket_full_in(&key->buckets[b], now_ns);
     }
-}
-
-
-void
-ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
-    ngx_http_llm_raise_t *raise, int64_t now_ns)
-{
-    int64_t              ahead, level;
-    ngx_llm_rate_t       rate;
-    ngx_llm_bucket_t    *bucket;
-    ngx_http_llm_key_t  *key;
-
-    ngx_shmtx_lock(&zone->shpool->mutex);
-
-    key = hold->key;
-    bucket = &key->buckets[NGX_HTTP_LLM_TOKENS];
-
-    rate.tokens = key->speeds[NGX_HTTP_LLM_TOKENS].tokens;
-    rate.period_ns = key->speeds[NGX_HTTP_LLM_TOKENS].period_ns;
-    rate.burst = raise->burst;
-
-    level = ngx_llm_bucket_level(bucket, &rate, now_ns) - raise->need;
-
-    ahead = (level > 0) ? ngx_max(level / 8, 1) : 0;
-    ahead = ngx_max(ngx_min(ahead, raise->most), raise->least);
-
-    ngx_http_llm_key_charge(key, NGX_HTTP_LLM_TOKENS, raise->need + ahead,
-                            now_ns);
-
-    hold->costs[NGX_HTTP_LLM_TOKENS] += raise->need + ahead;
-
-    raise->ahead = ahead;
-    raise->delay_ns = ngx_llm_bucket_delay(bucket, &rate, 0, now_ns);
-
-    ngx_shmtx_unlock(&zone->shpool->mutex);
-}
-
-
-ngx_uint_t
-ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
-    const int64_t *costs, int64_t completion, int64_t now_ns)
-{
-    ngx_uint_t  moved;
-
-    ngx_shmtx_lock(&zone->shpool->mutex);
-
-    if (completion >= 0) {
-        ngx_http_llm_key_learn(hold->key, hold->model, completion);
-    }
-
-    moved = ngx_http_llm_zone_end_locked(zone, hold, costs, now_ns);
-
-    ngx_shmtx_unlock(&zone->shpool->mutex);
-
-    return moved;
-}
-
-
-ngx_uint_t
-ngx_http_llm_zone_moved(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
-    int64_t *start_ns)
-{
-    if (!hold->moved) {
-        return 0;
-    }
-
-    ngx_shmtx_lock(&zone->shpool->mutex);
-
-    hold->moved = 0;
-    *start_ns = ngx_http_llm_queue_start(hold);
-
-    ngx_shmtx_unlock(&zone->shpool->mutex);
-
-    return 1;
-}
-
-
-void
-ngx_http_llm_zone_wake(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold)
-{
-    /* nobody else changes this */
-
-    if (!hold->asleep) {
-        return;
-    }
-
-    ngx_shmtx_lock(&zone->shpool->mutex);
-
-    ngx_http_llm_queue_leave_locked(hold);
-
-    ngx_shmtx_unlock(&zone->shpool->mutex);
-}
-
-
-ngx_uint_t
-ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_pid_t pid,
-    int64_t now_ns)
-{
-    ngx_uint_t            dead, moved;
-    ngx_queue_t          *q, *next;
-    ngx_http_llm_hold_t  *hold;
-
-    moved = 0;
-
-    ngx_shmtx_lock(&zone->shpool->mutex);
-
-    for (q = ngx_queue_head(&zone->sh->holds);
-         q != ngx_queue_sentinel(&zone->sh->holds);
-         q = next)
-    {
-        next = ngx_queue_next(q);
-        hold = ngx_queue_data(q, ngx_http_llm_hold_t, queue);
-
-        dead = (pid == NGX_INVALID_PID)
-               ? (hold->slot == ngx_process_slot && hold->pid != ngx_pid)
-               : (hold->pid == pid);
-
-        if (dead) {
-            moved |= ngx_http_llm_zone_end_locked(zone, hold,
-                                         ngx_http_llm_zone_nothing, now_ns);
-        }
-    }
-
-    ngx_shmtx_unlock(&zone->shpool->mutex);
-
-    return moved;
-}
-
-
-static ngx_uint_t
-ngx_http_llm_zone_end_locked(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_hold_t *hold, const int64_t *costs, int64_t now_ns)
-{
-    int64_t              cost;
-    ngx_uint_t           b, moved;
-    ngx_http_llm_key_t  *key;
-
-    key = hold->key;
-    moved = 0;
-
-    ngx_http_llm_queue_leave_locked(hold);
-
-    for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-
-        if (costs == NULL || !(hold->budgets & (1 << b))) {
-            continue;
-        }
-
-        cost = costs[b] - hold->costs[b];
-
-        if (cost < 0) {
-            moved |= ngx_http_llm_queue_refund_locked(key, b, -cost, now_ns);
-
-        } else {
-            ngx_http_llm_key_charge(key, b, cost, now_ns);
-        }
-    }
-
-    ngx_queue_remove(&hold->queue);
-
-    ngx_http_llm_key_release_locked(zone, key);
-
-    ngx_slab_free_locked(zone->shpool, hold);
-
-    return moved;
 }

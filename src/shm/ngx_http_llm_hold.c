@@ -1,0 +1,218 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm_hold.h"
+
+
+_Static_assert(sizeof(ngx_http_llm_hold_t) <= NGX_HTTP_LLM_KEY_CHUNK,
+               "a hold fits a chunk");
+
+
+const int64_t  ngx_http_llm_hold_nothing[NGX_HTTP_LLM_BUDGETS];
+
+
+ngx_http_llm_hold_t *
+ngx_http_llm_hold_begin_locked(ngx_http_llm_take_t *take, int64_t now_ns)
+{
+    ngx_uint_t            b;
+    ngx_http_llm_hold_t  *hold;
+
+    /* first, or the key might be dropped to make room for its own hold */
+
+    ngx_http_llm_key_hold_locked(take->zone, take->key);
+
+    hold = ngx_http_llm_key_alloc_locked(take, now_ns);
+    if (hold == NULL) {
+        ngx_http_llm_key_release_locked(take->zone, take->key);
+        return NULL;
+    }
+
+    hold->key = take->key;
+    hold->model = take->model;
+    hold->pid = ngx_pid;
+    hold->slot = ngx_process_slot;
+    hold->budgets = 0;
+    hold->asleep = 0;
+    hold->moved = 0;
+
+    for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
+        hold->costs[b] = take->costs[b];
+
+        if (take->rates[b].tokens) {
+            hold->budgets |= 1 << b;
+        }
+    }
+
+    ngx_queue_insert_head(&take->zone->sh->holds, &hold->queue);
+
+    return hold;
+}
+
+
+void
+ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
+    ngx_http_llm_raise_t *raise, int64_t now_ns)
+{
+    int64_t              ahead, level;
+    ngx_llm_rate_t       rate;
+    ngx_llm_bucket_t    *bucket;
+    ngx_http_llm_key_t  *key;
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    key = hold->key;
+    bucket = &key->buckets[NGX_HTTP_LLM_TOKENS];
+
+    rate.tokens = key->speeds[NGX_HTTP_LLM_TOKENS].tokens;
+    rate.period_ns = key->speeds[NGX_HTTP_LLM_TOKENS].period_ns;
+    rate.burst = raise->burst;
+
+    level = ngx_llm_bucket_level(bucket, &rate, now_ns) - raise->need;
+
+    ahead = (level > 0) ? ngx_max(level / 8, 1) : 0;
+    ahead = ngx_max(ngx_min(ahead, raise->most), raise->least);
+
+    ngx_http_llm_key_charge(key, NGX_HTTP_LLM_TOKENS, raise->need + ahead,
+                            now_ns);
+
+    hold->costs[NGX_HTTP_LLM_TOKENS] += raise->need + ahead;
+
+    raise->ahead = ahead;
+    raise->delay_ns = ngx_llm_bucket_delay(bucket, &rate, 0, now_ns);
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+}
+
+
+ngx_uint_t
+ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
+    const int64_t *costs, int64_t completion, int64_t now_ns)
+{
+    ngx_uint_t  moved;
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    if (completion >= 0) {
+        ngx_http_llm_key_learn(hold->key, hold->model, completion);
+    }
+
+    moved = ngx_http_llm_hold_end_locked(zone, hold, costs, now_ns);
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return moved;
+}
+
+
+ngx_uint_t
+ngx_http_llm_zone_moved(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
+    int64_t *start_ns)
+{
+    if (!hold->moved) {
+        return 0;
+    }
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    hold->moved = 0;
+    *start_ns = ngx_http_llm_queue_start(hold);
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return 1;
+}
+
+
+void
+ngx_http_llm_zone_wake(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold)
+{
+    /* nobody else changes this */
+
+    if (!hold->asleep) {
+        return;
+    }
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    ngx_http_llm_queue_leave_locked(hold);
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+}
+
+
+ngx_uint_t
+ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_pid_t pid,
+    int64_t now_ns)
+{
+    ngx_uint_t            dead, moved;
+    ngx_queue_t          *q, *next;
+    ngx_http_llm_hold_t  *hold;
+
+    moved = 0;
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    for (q = ngx_queue_head(&zone->sh->holds);
+         q != ngx_queue_sentinel(&zone->sh->holds);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        hold = ngx_queue_data(q, ngx_http_llm_hold_t, queue);
+
+        dead = (pid == NGX_INVALID_PID)
+               ? (hold->slot == ngx_process_slot && hold->pid != ngx_pid)
+               : (hold->pid == pid);
+
+        if (dead) {
+            moved |= ngx_http_llm_hold_end_locked(zone, hold,
+                                         ngx_http_llm_hold_nothing, now_ns);
+        }
+    }
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return moved;
+}
+
+
+ngx_uint_t
+ngx_http_llm_hold_end_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_hold_t *hold, const int64_t *costs, int64_t now_ns)
+{
+    int64_t              cost;
+    ngx_uint_t           b, moved;
+    ngx_http_llm_key_t  *key;
+
+    key = hold->key;
+    moved = 0;
+
+    ngx_http_llm_queue_leave_locked(hold);
+
+    for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
+
+        if (costs == NULL || !(hold->budgets & (1 << b))) {
+            continue;
+        }
+
+        cost = costs[b] - hold->costs[b];
+
+        if (cost < 0) {
+            moved |= ngx_http_llm_queue_refund_locked(key, b, -cost, now_ns);
+
+        } else {
+            ngx_http_llm_key_charge(key, b, cost, now_ns);
+        }
+    }
+
+    ngx_queue_remove(&hold->queue);
+
+    ngx_http_llm_key_release_locked(zone, key);
+
+    ngx_slab_free_locked(zone->shpool, hold);
+
+    return moved;
+}
