@@ -85,5 +85,13 @@ void ngx_http_llm_exchange_release(ngx_http_request_t *r,
 
 void ngx_http_llm_exchange_stop(ngx_http_request_t *r);
 
+/*
+ * u->finalize_request.  Runs once, whatever the way out, and before nginx
+ * closes the connections: here the answer ends, the charge is settled and the
+ * clocks stop.
+ */
+
+void ngx_http_llm_exchange_finalize(ngx_http_request_t *r, ngx_int_t rc);
+
 
 #endif /* _NGX_HTTP_LLM_EXCHANGE_H_INCLUDED_ */
