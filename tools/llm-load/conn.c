@@ -51,9 +51,14 @@ load_conn_start(load_target_t *target, const load_job_t *job,
         load_stats.max_inflight = load_stats.inflight;
     }
 
+    load_hist_add(&load_stats.late, loop_now_us - start_us);
+
     c = load_conn_get(target);
 
     c->start_us = start_us;
+    c->number = number;
+    c->prompt = job->prompt;
+    c->output = job->output;
     c->busy = 1;
 
     link_append(&load_conns_busy, &c->link);
@@ -387,10 +392,13 @@ load_conn_count(load_conn_t *c, load_outcome_e outcome)
         load_hist_add(&load_stats.first, reply->first_us - c->start_us);
     }
 
+    now_us = loop_clock_us();
+
     if (outcome == LOAD_COMPLETE) {
-        now_us = loop_clock_us();
         load_hist_add(&load_stats.total, now_us - c->start_us);
     }
+
+    load_log_write(c, load_report_outcome(outcome), now_us);
 
     if (reply->usage.completion >= 0 || reply->usage.prompt >= 0) {
         load_stats.usages++;

@@ -79,6 +79,10 @@ static const char  load_help[] =
 "  --timeout S          of one request, from connecting on (default 300)\n"
 "  --seed N             of all that is random (default 1)\n"
 "\n"
+"  --log FILE           a line for each request that has ended: its number,\n"
+"                       when it was due, first token, mean time between two\n"
+"                       tokens, whole answer (ms of this run), tokens of the\n"
+"                       prompt and of the answer asked for and made, outcome\n"
 "  --json               the results as JSON\n"
 "  --quiet              no progress on stderr\n"
 "  --help\n"
@@ -97,7 +101,8 @@ static const char  load_help[] =
 "counts for nothing.  A stream that stays open for a second after its marker\n"
 "or error event is closed, and counted as left open besides.\n"
 "An event's time is that of the read that completed it; percentiles are\n"
-"within 1%.  In an open loop latencies count from when a request was due.\n"
+"within 1%.  In an open loop latencies count from when a request was due;\n"
+"late_ms of the JSON is by how much it was started later than that.\n"
 "\n"
 "Traces name the length of each answer: it is sent as the maximum, and as\n"
 "\"X-LLM-Sim: tokens=N\" for llm-sim.  Faults that llm-sim makes on order, by\n"
@@ -134,6 +139,7 @@ static const opt_t  load_opts[] = {
     { "abort-after", OPT_COUNT, &load_conf.abort_after, 1, NULL },
     { "timeout", OPT_NUMBER, &load_conf.timeout_sec, 0.001, NULL },
     { "seed", OPT_COUNT, &load_conf.seed, 0, NULL },
+    { "log", OPT_TEXT, &load_conf.log_file, 0, NULL },
     { "json", OPT_FLAG, &load_conf.json, 0, NULL },
     { "quiet", OPT_FLAG, &load_conf.quiet, 0, NULL },
     { NULL, OPT_FLAG, NULL, 0, NULL }
@@ -143,7 +149,7 @@ static const opt_t  load_opts[] = {
 int
 main(int argc, char *argv[])
 {
-    int  rc;
+    int  rc, lost;
 
     rc = opt_parse(load_opts, load_help, argc, argv);
 
@@ -157,7 +163,10 @@ main(int argc, char *argv[])
 
     net_raise_files();
 
-    if (loop_init() == -1) {
+    if (loop_init() == -1
+        || (load_conf.log_file != NULL
+            && load_log_open(load_conf.log_file) == -1))
+    {
         return 1;
     }
 
@@ -168,7 +177,10 @@ main(int argc, char *argv[])
 
     load_conn_stop_all();
 
-    return load_report_end();
+    lost = load_log_close();
+    rc = load_report_end();
+
+    return lost == -1 ? 1 : rc;
 }
 
 

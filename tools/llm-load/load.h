@@ -20,8 +20,8 @@
 /*
  * The load generator: arrive.c decides when a request starts, a job what it
  * asks for (trace.c, generate.c); body.c writes it down, conn.c carries it,
- * reply.c takes the answer apart, dialect.c understands its events, report.c
- * says how it all went.
+ * reply.c takes the answer apart, dialect.c understands its events, log.c and
+ * report.c say how it all went.
  */
 
 #define LOAD_BLOCK_TOKENS   512
@@ -88,6 +88,7 @@ typedef struct {
     double            rate_per_sec;     /* 0: closed loop, or a trace */
     const char       *trace_file;
     const char       *generate;
+    const char       *log_file;
     double            time_scale;
     uint64_t          limit;
     const char       *model;
@@ -136,6 +137,7 @@ typedef struct {
     uint64_t          bytes;
     uint64_t          usages;
     load_usage_t      usage;
+    load_hist_t       late;             /* of starting what was due */
     load_hist_t       first;
     load_hist_t       gap;
     load_hist_t       total;
@@ -181,6 +183,9 @@ struct load_conn_s {
     load_reply_t      reply;
     buf_t             out;
     uint64_t          start_us;
+    uint64_t          number;           /* of the request, from 0 */
+    uint64_t          prompt;           /* tokens asked for, as a job's */
+    uint64_t          output;
     unsigned          busy:1;
     unsigned          connected:1;
     unsigned          dead:1;
@@ -234,9 +239,16 @@ uint64_t load_random(uint64_t *state);
 double load_random_unit(uint64_t *state);
 uint64_t load_random_mix(uint64_t a, uint64_t b);
 
+/* log.c: -1 with a message on stderr; without open() nothing is written */
+int load_log_open(const char *name);
+void load_log_write(const load_conn_t *c, const char *outcome,
+    uint64_t now_us);
+int load_log_close(void);
+
 /* report.c */
 void load_report_start(void);
 int load_report_end(void);
+const char *load_report_outcome(load_outcome_e outcome);
 
 
 #endif /* LLM_LOAD_H */

@@ -102,6 +102,13 @@ load_report_transport(void)
 }
 
 
+const char *
+load_report_outcome(load_outcome_e outcome)
+{
+    return load_outcome_names[outcome];
+}
+
+
 /* the exit code */
 
 int
@@ -259,6 +266,7 @@ load_report_json(buf_t *b)
                 (unsigned long long) st->usages, st->usage.prompt,
                 st->usage.cached, st->usage.completion);
 
+    load_report_json_hist(b, "late_ms", &st->late);
     load_report_json_hist(b, "first_token_ms", &st->first);
     load_report_json_hist(b, "gap_ms", &st->gap);
     load_report_json_hist(b, "total_ms", &st->total);

@@ -35,6 +35,7 @@
 
 
 static void sim_batch_step(loop_timer_t *t);
+static void sim_batch_late(sim_server_t *s, uint64_t due_us);
 static void sim_batch_decode(sim_server_t *s);
 static void sim_batch_prefill(sim_server_t *s);
 static void sim_batch_admit(sim_server_t *s);
@@ -123,6 +124,7 @@ sim_batch_step(loop_timer_t *t)
 
     s = loop_data(t, sim_server_t, step);
 
+    sim_batch_late(s, t->at_us);
     sim_batch_decode(s);
     sim_batch_prefill(s);
     sim_batch_admit(s);
@@ -138,6 +140,24 @@ sim_batch_step(loop_timer_t *t)
     at_us = t->at_us + us;
 
     loop_timer_set(t, at_us > loop_now_us ? at_us : loop_now_us);
+}
+
+
+/* how late the process comes to what is modelled, since the machine is busy */
+
+static void
+sim_batch_late(sim_server_t *s, uint64_t due_us)
+{
+    uint64_t  late_us;
+
+    late_us = loop_clock_us() - due_us;
+
+    s->stats.steps++;
+    s->stats.late_us += late_us;
+
+    if (late_us > s->stats.late_max_us) {
+        s->stats.late_max_us = late_us;
+    }
 }
 
 
@@ -297,7 +317,10 @@ sim_batch_work(sim_server_t *s)
                                                       : sim_conf.chunk;
     ms += s->step_tokens * 1000.0 / sim_conf.prefill_per_sec;
 
-    us = (uint64_t) (ms * 1000 / (s->speed * sim_conf.time_scale));
+    ms /= s->speed;
+    s->stats.busy_us += ms * 1000;
+
+    us = (uint64_t) (ms * 1000 / sim_conf.time_scale);
 
     return us ? us : 1;
 }

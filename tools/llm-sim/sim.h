@@ -103,6 +103,10 @@ typedef struct {
     uint64_t              prompt_tokens;
     uint64_t              cached_tokens;
     uint64_t              completion_tokens;
+    uint64_t              steps;
+    double                busy_us;          /* of all steps, modelled */
+    uint64_t              late_us;          /* their ends, in all; the worst */
+    uint64_t              late_max_us;
 } sim_stats_t;
 
 struct sim_server_s {

@@ -10,6 +10,9 @@
 #include "sim.h"
 
 
+static double sim_stats_ms(uint64_t us);
+
+
 void
 sim_stats_json(buf_t *b)
 {
@@ -26,7 +29,9 @@ sim_stats_json(buf_t *b)
         buf_add_fmt(b, "%s\n{\"port\":%u,\"requests\":%llu,\"completed\":%llu,"
                     "\"aborted\":%llu,\"faulted\":%llu,\"inflight\":%llu,"
                     "\"max_inflight\":%llu,\"prompt_tokens\":%llu,"
-                    "\"cached_tokens\":%llu,\"completion_tokens\":%llu}",
+                    "\"cached_tokens\":%llu,\"completion_tokens\":%llu,"
+                    "\"steps\":%llu,\"busy_ms\":%.3f,\"late_ms\":%.3f,"
+                    "\"late_max_ms\":%.3f}",
                     i ? "," : "", s->port,
                     (unsigned long long) st->requests,
                     (unsigned long long) st->completed,
@@ -36,10 +41,21 @@ sim_stats_json(buf_t *b)
                     (unsigned long long) st->max_inflight,
                     (unsigned long long) st->prompt_tokens,
                     (unsigned long long) st->cached_tokens,
-                    (unsigned long long) st->completion_tokens);
+                    (unsigned long long) st->completion_tokens,
+                    (unsigned long long) st->steps, st->busy_us / 1000,
+                    sim_stats_ms(st->late_us), sim_stats_ms(st->late_max_us));
     }
 
     buf_add_str(b, "\n]}\n");
+}
+
+
+/* of the model: what has passed here lasts longer there */
+
+static double
+sim_stats_ms(uint64_t us)
+{
+    return us * sim_conf.time_scale / 1000;
 }
 
 
