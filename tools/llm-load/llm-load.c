@@ -59,6 +59,7 @@ static const char  load_help[] =
 "                       the file\n"
 "  --time-scale X       the trace's times are divided by X (default 1)\n"
 "  --limit N            only the first N requests of the trace\n"
+"  --describe           only says what the trace asks for, as JSON; no --url\n"
 "  --requests N         ends after N requests (default: --concurrency, or\n"
 "                       the whole trace, unless there is a --duration)\n"
 "  --duration S         no new requests after S seconds\n"
@@ -140,6 +141,7 @@ static const opt_t  load_opts[] = {
     { "timeout", OPT_NUMBER, &load_conf.timeout_sec, 0.001, NULL },
     { "seed", OPT_COUNT, &load_conf.seed, 0, NULL },
     { "log", OPT_TEXT, &load_conf.log_file, 0, NULL },
+    { "describe", OPT_FLAG, &load_conf.describe, 0, NULL },
     { "json", OPT_FLAG, &load_conf.json, 0, NULL },
     { "quiet", OPT_FLAG, &load_conf.quiet, 0, NULL },
     { NULL, OPT_FLAG, NULL, 0, NULL }
@@ -157,8 +159,15 @@ main(int argc, char *argv[])
         return rc;
     }
 
-    if (load_complete_targets() == -1 || load_complete_workload() == -1) {
+    if ((!load_conf.describe && load_complete_targets() == -1)
+        || load_complete_workload() == -1)
+    {
         return 2;
+    }
+
+    if (load_conf.describe) {
+        load_trace_describe(&load_conf.trace);
+        return 0;
     }
 
     net_raise_files();

@@ -103,6 +103,7 @@ typedef struct {
     int               include_usage;
     int               json;
     int               quiet;
+    int               describe;
     load_trace_t      trace;
 } load_conf_t;
 
@@ -229,6 +230,7 @@ int load_dialect_find(const char *name, load_dialect_e *dialect);
 int load_trace_read(load_trace_t *trace, const char *file);
 load_job_t *load_trace_add(load_trace_t *trace);
 int load_generate(load_trace_t *trace, const char *kind);
+void load_trace_describe(const load_trace_t *trace);
 
 /* hist.c */
 void load_hist_add(load_hist_t *h, uint64_t us);

@@ -189,3 +189,29 @@ load_trace_add(load_trace_t *trace)
 
     return &trace->jobs[trace->njobs++];
 }
+
+
+/* seconds are those of the trace, between its first and its last request */
+
+void
+load_trace_describe(const load_trace_t *trace)
+{
+    size_t             i;
+    double             prompt, output, sec;
+    const load_job_t  *job;
+
+    prompt = 0;
+    output = 0;
+    sec = 0;
+
+    for (i = 0; i < trace->njobs; i++) {
+        job = &trace->jobs[i];
+
+        prompt += job->prompt;
+        output += job->output;
+        sec = job->at_ms / 1000;
+    }
+
+    printf("{\"requests\":%zu,\"seconds\":%.3f,\"prompt_tokens\":%.0f,"
+           "\"output_tokens\":%.0f}\n", trace->njobs, sec, prompt, output);
+}
