@@ -46,6 +46,25 @@ const SERVERS = {
     /* what is spent does not come back soon */
     slow: { to: 'llm', more: 'llm_limit zone=slow;' },
 
+    /* what a stream spends beyond its reserve is cut off */
+    cut: { to: 'llm', more: 'llm_limit zone=cut reserve=50 overrun=cut;' },
+
+    /*
+     * A browser's EventSource can neither post nor set a header: what it
+     * asks for, and llm-sim's order, are in the query.
+     */
+    events: {
+        to: 'one',
+        more: `llm_first_token_timeout 700ms;
+               llm_idle_timeout 1s;
+               llm_total_timeout 3s;
+               proxy_method POST;
+               proxy_set_header Content-Type application/json;
+               proxy_set_header X-LLM-Sim $arg_order;
+               proxy_set_body '{"model":"sim-model","prompt":"Hi",
+                                "stream":true}';`,
+    },
+
     dead: { to: `127.0.0.1:${CLOSED_PORT}` },
 
     /* HTTP/2 without TLS */
@@ -56,11 +75,11 @@ export const SERVER_NAMES = Object.keys(SERVERS);
 
 
 /*
- * ports: by server name; sims: of the simulated inference servers; own: of
- * the test's own one
+ * ports, tlsPorts: by server name; sims: of the simulated inference servers;
+ * own: of the test's own one.  The certificate is in dir.
  */
 
-export function nginxConf({ root, dir, module, ports, sims, own }) {
+export function nginxConf({ root, dir, module, ports, tlsPorts, sims, own }) {
     const asRoot = process.getuid() === 0;
 
     /* workers of root become nobody, who may not be let in here */
@@ -96,6 +115,9 @@ http {
     llm_limit_zone $http_authorization zone=slow:1m
                    tokens=60/m burst=${BURST};
 
+    llm_limit_zone $http_authorization$http_x_api_key zone=cut:1m
+                   tokens=60/m burst=${BURST};
+
     upstream llm {
         server 127.0.0.1:${sims[0]} max_fails=0;
         server 127.0.0.1:${sims[1]} max_fails=0;
@@ -112,19 +134,24 @@ http {
         server 127.0.0.1:${own};
     }
 
+    ssl_certificate ${dir}/tls.crt;
+    ssl_certificate_key ${dir}/tls.key;
+
     llm_stream on;
     proxy_http_version 1.1;
     proxy_set_header Connection "";
-${SERVER_NAMES.map((name) => serverBlock(ports[name], SERVERS[name])).join('')}
+${SERVER_NAMES.map((name) => serverBlock(ports[name], tlsPorts[name],
+                                         SERVERS[name])).join('')}
 }
 `;
 }
 
 
-function serverBlock(port, { to, listen = '', more = '' }) {
+function serverBlock(port, tlsPort, { to, listen = '', more = '' }) {
     return `
     server {
         listen 127.0.0.1:${port} ${listen};
+        listen 127.0.0.1:${tlsPort} ssl http2;
 
         location / {
             ${more}

@@ -11,7 +11,7 @@
  * it speaks as the vendors do.
  */
 
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
     closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync,
@@ -41,10 +41,12 @@ const STOP_MS = 10000;
 export const direct = Boolean(process.env.LLM_DIRECT);
 
 /*
- * ports: nginx's, by server name; sims: of the simulated inference servers;
- * own: free, for one that a test makes by itself
+ * ports, tlsPorts: nginx's, by server name; sims: of the simulated inference
+ * servers; own: free, for one that a test makes by itself
  */
-export const parts = { dir: null, ports: {}, sims: [], own: 0 };
+export const parts = {
+    dir: null, ports: {}, tlsPorts: {}, sims: [], own: 0,
+};
 
 const children = [];
 
@@ -59,7 +61,7 @@ export async function startParts() {
     after(stopParts);
 
     const [sim1, sim2, own, ...rest]
-        = await freePorts(3 + SERVER_NAMES.length);
+        = await freePorts(3 + 2 * SERVER_NAMES.length);
 
     parts.sims = [sim1, sim2];
     parts.own = own;
@@ -71,7 +73,10 @@ export async function startParts() {
         return;
     }
 
-    SERVER_NAMES.forEach((name, i) => { parts.ports[name] = rest[i]; });
+    SERVER_NAMES.forEach((name, i) => {
+        parts.ports[name] = rest[2 * i];
+        parts.tlsPorts[name] = rest[2 * i + 1];
+    });
 
     await startNginx();
 }
@@ -116,11 +121,14 @@ async function startNginx() {
     const conf = `${parts.dir}/nginx.conf`;
     const log = `${parts.dir}/nginx.log`;
 
+    makeCertificate();
+
     writeFileSync(conf, nginxConf({
         root: ROOT,
         dir: parts.dir,
         module: realpathSync(MODULE),
         ports: parts.ports,
+        tlsPorts: parts.tlsPorts,
         sims: parts.sims,
         own: parts.own,
     }));
@@ -129,6 +137,16 @@ async function startNginx() {
                                           '-e', `${parts.dir}/error.log`]);
 
     await awaitChild(child, log, () => isOpen(parts.ports.main));
+}
+
+
+function makeCertificate() {
+    execFileSync('openssl', [
+        'req', '-x509', '-newkey', 'ec', '-pkeyopt',
+        'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2',
+        '-subj', '/CN=localhost', '-keyout', `${parts.dir}/tls.key`,
+        '-out', `${parts.dir}/tls.crt`,
+    ], { stdio: 'pipe' });
 }
 
 

@@ -87,6 +87,7 @@ class Scene {
     constructor(id) {
         this.id = id;
         this.read = 0;
+        this.tls = false;
 
         /* nobody else's, and so without a history at the limits */
         this.key = `key-${process.pid}-${id}`;
@@ -94,7 +95,8 @@ class Scene {
     }
 
     url(server = 'main') {
-        return `http://127.0.0.1:${parts.ports[server]}`;
+        return this.tls ? `https://127.0.0.1:${parts.tlsPorts[server]}`
+                        : `http://127.0.0.1:${parts.ports[server]}`;
     }
 
     port(server = 'main') {
@@ -107,11 +109,15 @@ class Scene {
         return `http://127.0.0.1:${parts.sims[0]}`;
     }
 
-    lines() {
-        const mark = `?test=${this.id} `;
+    /* the query of a request of ours, in a line of a log */
 
+    get mark() {
+        return new RegExp(`[?&]test=${this.id} `);
+    }
+
+    lines() {
         return readText(`${parts.dir}/access.log`).split('\n').slice(0, -1)
-            .filter((line) => line.split('"')[1].includes(mark));
+            .filter((line) => this.mark.test(line.split('"')[1]));
     }
 
     /*
@@ -153,9 +159,8 @@ class Scene {
     /* what helps to understand a failure */
 
     report() {
-        const mark = `?test=${this.id} `;
         const errors = readText(`${parts.dir}/error.log`).split('\n')
-            .filter((line) => line.includes(mark));
+            .filter((line) => this.mark.test(line));
 
         return [`kept: ${parts.dir}`, ...this.lines(), ...errors].join('\n');
     }
@@ -221,11 +226,11 @@ class Scene {
 
 
 function parseLine(text) {
-    const found = /^\S+ \[[^\]]*\] "[^"]*" (\d+) (.*)$/.exec(text);
-    const fields = { status: found[1] };
+    const found = /^\S+ \[[^\]]*\] "[^"]* (\S+)" (\d+) (.*)$/.exec(text);
+    const fields = { protocol: found[1], status: found[2] };
 
     for (const [, name, quoted, bare]
-         of found[2].matchAll(/(\w+)=(?:"([^"]*)"|(\S*))/g))
+         of found[3].matchAll(/(\w+)=(?:"([^"]*)"|(\S*))/g))
     {
         fields[name] = quoted ?? bare;
     }
