@@ -313,7 +313,7 @@ clang: deps-build
 .PHONY: test
 test:
 	@t/run-all '$(MAKE)' style docs unit fuzz-smoke build clang run-once \
-	    suites clients
+	    bench-once suites clients
 
 
 # ---- running --------------------------------------------------------------
@@ -334,6 +334,18 @@ run-once:
 bench: build tools
 	@test -x bench/run || { echo "there is no bench/run yet"; exit 1; }
 	@$(tests_env) bench/run
+
+##   bench-balance  balancers before simulated inference servers, side by
+##             side; options are in bench/balance (TRACE=file, ...)
+.PHONY: bench-balance bench-once
+bench-balance: build tools
+	@tools/install-deps perl
+	@$(tests_env) bench/balance
+
+bench-once: build tools
+	@tools/install-deps perl
+	@$(tests_env) REQUESTS=80 FLEETS=4h LOADS=0.5 \
+	    BALANCERS='least_conn,hash prefix,requests' bench/balance table
 
 ##   clean     removes build/
 .PHONY: clean
