@@ -75,7 +75,7 @@ sub herd {
     is(left(), 600, 'modest herd: what they did not use is back');
 
     ($ok) = rush(50, 100, 'tokens=40');
-    is(scalar @$ok, 15, 'modest herd: by then their mean is known');
+    is(scalar @$ok, 15, 'modest herd: by then it is known what they use');
     is(left(), 0, 'modest herd: nothing is left');
     is(spent(), 1000, 'modest herd: the budget is spent to the token');
 
@@ -145,7 +145,7 @@ sub reloaded {
 
     start(limits('tokens=1k/d'));
 
-    ask(100, 'tokens=100')->finish;
+    ask(110, 'tokens=100')->finish;
     is(left(), 900, 'reloaded: before');
 
     $client = ask(300, 'tokens=200; itl=5');
@@ -172,7 +172,7 @@ sub key_changed {
     $changed =~ s/\$http_authorization/\$remote_addr/;
 
     start(limits('tokens=1k/d'));
-    ask(100, 'tokens=100')->finish;
+    ask(110, 'tokens=100')->finish;
 
     $Nginx->configure($changed);
     kill 'HUP', $Nginx->{pid};
@@ -242,7 +242,7 @@ sub zone_full_of_keys {
     @lines = $Nginx->logged(qr/zone "t" is too small: it dropped a key/);
     is(scalar @lines, 1, 'full of keys: one line says so');
 
-    ask(100, 'tokens=100')->finish;
+    ask(110, 'tokens=100')->finish;
     is(left(), 900, 'full of keys: the last one has its budget');
 
     end('full of keys');
@@ -256,7 +256,7 @@ sub zone_full_of_requests {
 
     start(limits('tokens=1k/d') =~ s/:1m/:32k/r);
 
-    ask(100, 'tokens=100')->finish;
+    ask(110, 'tokens=100')->finish;
 
     # held, the key is not dropped
 

@@ -298,3 +298,20 @@ Authorization: Bearer a
 --- log
 reserved_tokens: /\d{1,2}/
 end: done
+
+
+
+=== TEST 17: where answers reach their maxima, these stay reserved
+--- http_config eval: $::Completion
+--- location
+llm_limit zone=t;
+--- request eval
+[$::AskMost =~ s/300/30/r, $::AskMost =~ s/300/20/r, $::AskMost, $::AskMost]
+--- more_headers eval: $::Headers
+--- response_headers eval
+["x-ratelimit-remaining-tokens: 970",
+ "x-ratelimit-remaining-tokens: 950",
+ "x-ratelimit-remaining-tokens: 650",
+ "x-ratelimit-remaining-tokens: 710"]
+--- error_code eval
+[200, 200, 200, 200]

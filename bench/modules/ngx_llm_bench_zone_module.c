@@ -352,7 +352,7 @@ ngx_llm_bench_take(ngx_llm_bench_conf_t *bcf, ngx_http_llm_take_t *take,
     take->prompt = 1000;
     take->completion = 4096;
     take->completion_max = 4096;
-    take->use_mean = 1;
+    take->use_level = 1;
 
     ngx_memcpy(take->digest, digest, NGX_HTTP_LLM_KEY_DIGEST);
 

@@ -204,22 +204,23 @@ ngx_http_llm_limit_need(ngx_http_llm_ctx_t *ctx, ngx_http_llm_limit_t *limit,
     most = named ? facts->max_output * facts->n : NGX_LLM_MAX_TOKENS;
     most = ngx_min(most, NGX_LLM_MAX_TOKENS);
 
-    if (fixed) {
-        most = ngx_min(most, limit->reserve_tokens);
-    }
-
     if (ngx_llm_api_prompt_only(ctx->api)) {
         named = 1;
         most = 0;
+    }
+
+    take->completion_max = most;
+
+    if (fixed) {
+        most = ngx_min(most, limit->reserve_tokens);
     }
 
     take->prompt = ctx->estimated_tokens;
 
     take->completion = (named || fixed)
                        ? most : NGX_HTTP_LLM_LIMIT_UNKNOWN * facts->n;
-    take->completion_max = most;
 
-    take->use_mean = (limit->reserve == NGX_HTTP_LLM_RESERVE_AUTO
+    take->use_level = (limit->reserve == NGX_HTTP_LLM_RESERVE_AUTO
                       || (limit->reserve == NGX_HTTP_LLM_RESERVE_MAX
                           && !named));
 

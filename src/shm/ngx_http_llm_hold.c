@@ -33,6 +33,7 @@ ngx_http_llm_hold_begin_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 
     hold->key = take->key;
     hold->model = take->model;
+    hold->most = take->completion_max;
     hold->pid = ngx_pid;
     hold->slot = ngx_process_slot;
     hold->budgets = 0;
@@ -97,7 +98,8 @@ ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
     ngx_shmtx_lock(&zone->shpool->mutex);
 
     if (completion >= 0) {
-        ngx_http_llm_key_learn(hold->key, hold->model, completion);
+        ngx_http_llm_key_learn(hold->key, hold->model, completion,
+                               hold->most);
     }
 
     moved = ngx_http_llm_hold_end_locked(zone, hold, costs, now_ns);
@@ -212,7 +214,7 @@ ngx_http_llm_hold_end_locked(ngx_http_llm_zone_t *zone,
 
     ngx_http_llm_key_release_locked(zone, key);
 
-    ngx_slab_free_locked(zone->shpool, hold);
+    ngx_http_llm_key_free_locked(zone, hold);
 
     return moved;
 }

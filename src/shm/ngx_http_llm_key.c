@@ -46,6 +46,18 @@ ngx_http_llm_key_slots(size_t zone_bytes)
 }
 
 
+void
+ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone, const u_char *digest)
+{
+    __builtin_prefetch(ngx_http_llm_key_slot(zone, digest));
+}
+
+
+/*
+ * Of many keys none is in a cache: what a hold on it takes is fetched while
+ * the costs are reckoned.
+ */
+
 ngx_http_llm_key_t *
 ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone, const u_char *digest)
 {
@@ -53,9 +65,15 @@ ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone, const u_char *digest)
 
     key = *ngx_http_llm_key_slot(zone, digest);
 
-    while (key
-           && ngx_memcmp(key->digest, digest, NGX_HTTP_LLM_KEY_DIGEST) != 0)
-    {
+    while (key) {
+        __builtin_prefetch(key->speeds);
+
+        if (ngx_memcmp(key->digest, digest, NGX_HTTP_LLM_KEY_DIGEST) == 0) {
+            __builtin_prefetch(key->queue.prev, 1);
+            __builtin_prefetch(key->queue.next, 1);
+            break;
+        }
+
         key = key->next;
     }
 
@@ -150,18 +168,35 @@ ngx_http_llm_key_charge(ngx_http_llm_key_t *key, ngx_uint_t budget,
 void *
 ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
-    void             *p;
-    ngx_slab_pool_t  *shpool;
+    void                    *chunk;
+    ngx_http_llm_zone_sh_t  *sh;
 
-    shpool = take->zone->shpool;
+    sh = take->zone->sh;
 
-    p = ngx_slab_alloc_locked(shpool, NGX_HTTP_LLM_KEY_CHUNK);
+    if (sh->free == NULL) {
+        chunk = ngx_slab_alloc_locked(take->zone->shpool,
+                                      NGX_HTTP_LLM_KEY_CHUNK);
+        if (chunk) {
+            return chunk;
+        }
 
-    if (p == NULL && ngx_http_llm_key_evict_locked(take, now_ns) == NGX_OK) {
-        p = ngx_slab_alloc_locked(shpool, NGX_HTTP_LLM_KEY_CHUNK);
+        if (ngx_http_llm_key_evict_locked(take, now_ns) != NGX_OK) {
+            return NULL;
+        }
     }
 
-    return p;
+    chunk = sh->free;
+    sh->free = *(void **) chunk;
+
+    return chunk;
+}
+
+
+void
+ngx_http_llm_key_free_locked(ngx_http_llm_zone_t *zone, void *chunk)
+{
+    *(void **) chunk = zone->sh->free;
+    zone->sh->free = chunk;
 }
 
 
@@ -244,13 +279,13 @@ ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     *slot = key->next;
 
     ngx_queue_remove(&key->queue);
-    ngx_slab_free_locked(take->zone->shpool, key);
+    ngx_http_llm_key_free_locked(take->zone, key);
 
     return NGX_OK;
 }
 
 
-/* all its budgets are full: it differs from a new one by its means only */
+/* all its budgets are full: it differs from a new one by its lessons only */
 
 static ngx_int_t
 ngx_http_llm_key_idle(const ngx_http_llm_key_t *key, int64_t now_ns)
@@ -284,49 +319,49 @@ ngx_http_llm_key_note_locked(ngx_http_llm_take_t *take,
 }
 
 
-int64_t
-ngx_http_llm_key_mean(const ngx_http_llm_key_t *key, uint32_t model)
+ngx_llm_level_t
+ngx_http_llm_key_level(const ngx_http_llm_key_t *key, uint32_t model)
 {
-    ngx_uint_t  i;
+    ngx_uint_t       i;
+    ngx_llm_level_t  none;
 
     for (i = 0; i < NGX_HTTP_LLM_KEY_MODELS; i++) {
-        if (key->means[i].model == model) {
-            return (key->means[i].mean_16 + 15) / 16;
+        if (key->lessons[i].model == model) {
+            return key->lessons[i].level;
         }
     }
 
-    return -1;
+    ngx_memzero(&none, sizeof(ngx_llm_level_t));
+
+    return none;
 }
 
 
 void
 ngx_http_llm_key_learn(ngx_http_llm_key_t *key, uint32_t model,
-    int64_t completion)
+    int64_t completion, int64_t most)
 {
-    int64_t              sample_16;
-    ngx_uint_t           i;
-    ngx_http_llm_mean_t  mean;
+    ngx_uint_t             i;
+    ngx_http_llm_lesson_t  lesson;
 
     for (i = 0; i < NGX_HTTP_LLM_KEY_MODELS - 1; i++) {
-        if (key->means[i].model == model) {
+        if (key->lessons[i].model == model) {
             break;
         }
     }
 
-    mean = key->means[i];
-    sample_16 = ngx_min(completion, UINT32_MAX / 16) * 16;
+    lesson = key->lessons[i];
 
-    if (mean.model != model) {
-        mean.model = model;
-        mean.mean_16 = sample_16;
-
-    } else {
-        mean.mean_16 += (sample_16 - mean.mean_16) / 8;
+    if (lesson.model != model) {
+        ngx_memzero(&lesson, sizeof(ngx_http_llm_lesson_t));
+        lesson.model = model;
     }
+
+    ngx_llm_level_learn(&lesson.level, completion, most);
 
     for ( /* void */ ; i > 0; i--) {
-        key->means[i] = key->means[i - 1];
+        key->lessons[i] = key->lessons[i - 1];
     }
 
-    key->means[0] = mean;
+    key->lessons[0] = lesson;
 }

@@ -16,15 +16,16 @@
 
 
 #include "ngx_http_llm_zone.h"
+#include "ngx_llm_level.h"
 
 
 /* of all that lies in a zone: keys, holds, and what holds them */
-#define NGX_HTTP_LLM_ZONE_VERSION  2
+#define NGX_HTTP_LLM_ZONE_VERSION  3
 
-/* models whose mean a key remembers */
+/* models whose answers a key remembers */
 #define NGX_HTTP_LLM_KEY_MODELS    4
 
-/* what the slab gives for a key, and for a hold: one makes room for one */
+/* of a key, and of a hold: one makes room for one */
 #define NGX_HTTP_LLM_KEY_CHUNK     128
 
 
@@ -32,9 +33,9 @@ typedef struct {
     /* hash of a model's name; 0: free */
     uint32_t                model;
 
-    /* tokens of a completion scaled by 16 */
-    uint32_t                mean_16;
-} ngx_http_llm_mean_t;
+    /* of its completions */
+    ngx_llm_level_t         level;
+} ngx_http_llm_lesson_t;
 
 
 /* a rate without its burst */
@@ -44,6 +45,8 @@ typedef struct {
     int64_t                 period_ns;
 } ngx_http_llm_speed_t;
 
+
+/* two cache lines: what finds it and what is counted, what is looked up */
 
 struct ngx_http_llm_key_s {
     /* the next one in the same slot of the table */
@@ -61,7 +64,7 @@ struct ngx_http_llm_key_s {
     ngx_http_llm_speed_t    speeds[NGX_HTTP_LLM_BUDGETS];
 
     /* the one learned last comes first */
-    ngx_http_llm_mean_t     means[NGX_HTTP_LLM_KEY_MODELS];
+    ngx_http_llm_lesson_t   lessons[NGX_HTTP_LLM_KEY_MODELS];
 };
 
 
@@ -77,6 +80,9 @@ struct ngx_http_llm_zone_sh_s {
 
     ngx_queue_t             holds;
 
+    /* chunks of former holds, for new ones and for keys; linked by first */
+    void                   *free;
+
     /* when a note was given for the last time; 0: never */
     int64_t                 noted_ns;
 };
@@ -85,6 +91,11 @@ struct ngx_http_llm_zone_sh_s {
 /* slots for as many keys as fit a zone of this size, roughly */
 
 ngx_uint_t ngx_http_llm_key_slots(size_t zone_bytes);
+
+/* what finding a key begins with is fetched, ahead of the lock */
+
+void ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone,
+    const u_char *digest);
 
 /* NULL: there is no such key */
 
@@ -110,10 +121,14 @@ ngx_uint_t ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
 void ngx_http_llm_key_charge(ngx_http_llm_key_t *key, ngx_uint_t budget,
     int64_t cost, int64_t now_ns);
 
-/* one chunk, if need be that of a key that is dropped */
+/*
+ * One chunk, if need be that of a key that is dropped.  What is given back is
+ * kept for the next one: the slab takes longer than all the rest.
+ */
 
 void *ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
+void ngx_http_llm_key_free_locked(ngx_http_llm_zone_t *zone, void *chunk);
 
 /* is the most recently used one; a key with holds always is */
 
@@ -127,14 +142,15 @@ void ngx_http_llm_key_hold_locked(ngx_http_llm_zone_t *zone,
 void ngx_http_llm_key_release_locked(ngx_http_llm_zone_t *zone,
     ngx_http_llm_key_t *key);
 
-/* mean completion of a model in tokens, rounded up; -1: nothing learned */
+/* what its answers taught of a model; zero: nothing */
 
-int64_t ngx_http_llm_key_mean(const ngx_http_llm_key_t *key, uint32_t model);
+ngx_llm_level_t ngx_http_llm_key_level(const ngx_http_llm_key_t *key,
+    uint32_t model);
 
-/* a new answer has a weight of 1/8; the model learned longest ago goes */
+/* see ngx_llm_level_learn(); the model learned longest ago goes */
 
 void ngx_http_llm_key_learn(ngx_http_llm_key_t *key, uint32_t model,
-    int64_t completion);
+    int64_t completion, int64_t most);
 
 
 #endif /* _NGX_HTTP_LLM_KEY_H_INCLUDED_ */

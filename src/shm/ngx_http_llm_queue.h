@@ -20,9 +20,9 @@
 
 
 /*
- * Shared, so that what a dead process took can be given back.  It is smaller
- * than a key, but takes a chunk of the same size, so that a key that is
- * dropped makes room for it.
+ * Shared, so that what a dead process took can be given back.  It takes a
+ * chunk as a key does, so that a key that is dropped makes room for it: two
+ * cache lines, of which most holds never use the second one.
  */
 
 struct ngx_http_llm_hold_s {
@@ -30,18 +30,21 @@ struct ngx_http_llm_hold_s {
     ngx_http_llm_key_t     *key;
     int64_t                 costs[NGX_HTTP_LLM_BUDGETS];
 
-    /* bits: the budgets that apply */
-    uint32_t                budgets;
-
+    /* what its answer teaches of: a model, and the most tokens it may get */
     uint32_t                model;
+    uint32_t                most;
 
     /* the process that holds it */
-    ngx_pid_t               pid;
-    ngx_int_t               slot;
+    int32_t                 pid;
+    int32_t                 slot;
+
+    /* bits: the budgets that apply */
+    uint16_t                budgets;
+
+    uint16_t                asleep;
 
     /* in the key's queue, as long as asleep */
     ngx_queue_t             sleeper;
-    uint32_t                asleep;
 
     /* of a sleeper: when each budget lets it go, which only gets earlier */
     int64_t                 start_ns[NGX_HTTP_LLM_BUDGETS];

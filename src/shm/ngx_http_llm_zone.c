@@ -151,6 +151,10 @@ ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
     ngx_uint_t            i;
     ngx_http_llm_zone_t  *sorted[NGX_HTTP_LLM_MAX_ZONES];
 
+    for (i = 0; i < n; i++) {
+        ngx_http_llm_key_prefetch(takes[i].zone, takes[i].digest);
+    }
+
     ngx_http_llm_zone_sort(sorted, takes, n);
 
     for (i = 0; i < n; i++) {
@@ -266,16 +270,14 @@ ngx_http_llm_zone_look_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 static int64_t
 ngx_http_llm_zone_cost(ngx_http_llm_take_t *take, ngx_http_llm_key_t *key)
 {
-    int64_t  burst, completion, cost, mean;
+    int64_t  burst, completion, cost;
 
     completion = take->completion;
 
-    if (take->use_mean) {
-        mean = ngx_http_llm_key_mean(key, take->model);
-
-        if (mean >= 0) {
-            completion = ngx_min(mean, take->completion_max);
-        }
+    if (take->use_level) {
+        completion = ngx_llm_level_reserve(
+                         ngx_http_llm_key_level(key, take->model),
+                         take->completion_max, completion);
     }
 
     cost = ngx_llm_weigh(take->weights, take->prompt, 0, completion, 0);

@@ -90,10 +90,12 @@ typedef struct {
     int64_t                     prompt;
 
     /*
-     * completion tokens to reserve; with use_mean only as long as this key
-     * has no mean of this model: then the mean, at most completion_max
+     * completion tokens to reserve; with use_level only as long as this key
+     * has no level of this model: see ngx_llm_level_reserve()
      */
     int64_t                     completion;
+
+    /* the most that the request may get; from 0 to NGX_LLM_MAX_TOKENS */
     int64_t                     completion_max;
 
     /*
@@ -102,7 +104,7 @@ typedef struct {
      */
     int64_t                     need;
 
-    ngx_uint_t                  use_mean;
+    ngx_uint_t                  use_level;
 
     /* the longest delay that the request puts up with, < NGX_LLM_NEVER */
     int64_t                     wait_ns;
