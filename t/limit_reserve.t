@@ -25,6 +25,8 @@ our $Ask = "POST /v1/chat/completions\n$LlmBlock::Body";
 
 our $AskMost = $Ask =~ s/"stream"/"max_tokens":300,"stream"/r;
 
+our $Long = $Ask =~ s/hello/'hello ' x 80/er;
+
 our $Common = "Content-Type: application/json\n"
               . "Authorization: Bearer one\n";
 our $Headers = "X-LLM-Sim: tokens=30\n$Common";
@@ -315,3 +317,49 @@ llm_limit zone=t;
  "x-ratelimit-remaining-tokens: 710"]
 --- error_code eval
 [200, 200, 200, 200]
+
+
+
+=== TEST 18: of a model that is not known a quarter of the prompt is kept ready
+--- http_config eval
+"$::Zone tokens=1k/d count=prompt;"
+--- location
+llm_limit zone=t;
+--- request eval
+$::Long
+--- more_headers eval: $::Headers
+--- log
+estimated_tokens: 108
+reserved_tokens: 133
+
+
+
+=== TEST 19: and comes back, less of it with each answer
+--- http_config eval
+"$::Zone tokens=1k/d count=prompt;"
+--- location
+llm_limit zone=t;
+--- request eval
+[$::Long, $::Long, $::Long]
+--- more_headers eval
+'X-LLM-Sim: usage={"prompt_tokens":108,"completion_tokens":50}' . "\n$::Common"
+--- response_headers eval
+["x-ratelimit-remaining-tokens: 867",
+ "x-ratelimit-remaining-tokens: 772",
+ "x-ratelimit-remaining-tokens: 668"]
+--- error_code eval
+[200, 200, 200]
+
+
+
+=== TEST 20: it makes no request too large
+--- http_config eval
+"$::Zone tokens=108/d count=prompt;"
+--- location
+llm_limit zone=t;
+--- request eval
+$::Long
+--- more_headers eval: $::Headers
+--- log
+estimated_tokens: 108
+reserved_tokens: 108

@@ -47,6 +47,13 @@ static const uint32_t  ngx_llm_estimate_per_1000[NGX_LLM_TEXT_CLASSES] = {
 #define NGX_LLM_ESTIMATE_FLIPS     16
 #define NGX_LLM_ESTIMATE_PER_FLIP  3500
 
+/*
+ * Of what nothing is known yet the estimate may be low by a fifth, as it is
+ * for words that no vocabulary has.
+ */
+
+#define NGX_LLM_ESTIMATE_MARGIN    4
+
 
 int64_t
 ngx_llm_estimate_raw(const ngx_llm_text_t *text)
@@ -114,6 +121,22 @@ ngx_llm_estimate(const ngx_llm_ratio_t *ratio, int64_t raw_tokens,
     }
 
     return tokens + part_tokens;
+}
+
+
+int64_t
+ngx_llm_estimate_margin(const ngx_llm_ratio_t *ratio, int64_t raw_tokens)
+{
+    int64_t  samples;
+
+    samples = (ratio != NULL) ? ratio->samples : 0;
+
+    if (samples >= NGX_LLM_RATIO_SAMPLES) {
+        return 0;
+    }
+
+    return ngx_llm_estimate(ratio, raw_tokens, 0)
+           / (NGX_LLM_ESTIMATE_MARGIN * (samples + 1));
 }
 
 

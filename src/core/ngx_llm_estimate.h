@@ -50,6 +50,16 @@ int64_t ngx_llm_estimate(const ngx_llm_ratio_t *ratio, int64_t raw_tokens,
     int64_t part_tokens);
 
 /*
+ * Tokens to reserve besides, as long as little is known of a model, so that
+ * many who come at once do not all get through with an estimate that is too
+ * low: a quarter of the text's; half of that when one answer has taught, a
+ * third with two, and so on; nothing from the 16th on.
+ */
+
+int64_t ngx_llm_estimate_margin(const ngx_llm_ratio_t *ratio,
+    int64_t raw_tokens);
+
+/*
  * Learns from one answer: upstream counted reported_tokens where we had
  * raw_tokens (text only; requests with parts are not learned from).  Ignored
  * when either is below 8.  One sample is bounded to [1/4, 4] of ours; the

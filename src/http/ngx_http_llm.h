@@ -142,6 +142,9 @@ struct ngx_http_llm_ctx_s {
     /* the part of them that the ratio corrects, before it did */
     int64_t                     raw_tokens;
 
+    /* reserved besides, as long as the model has taught little */
+    int64_t                     margin_tokens;
+
     /* what llm_limit took for this request; NULL: nothing */
     ngx_http_llm_charge_t      *charge;
 

@@ -347,6 +347,7 @@ ngx_http_llm_estimate(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     ctx->raw_tokens = ngx_llm_estimate_raw(&ctx->facts->text);
     ctx->estimated_tokens = ngx_llm_estimate(&ratio, ctx->raw_tokens,
                                    ngx_llm_request_part_tokens(ctx->facts));
+    ctx->margin_tokens = ngx_llm_estimate_margin(&ratio, ctx->raw_tokens);
 }
 
 

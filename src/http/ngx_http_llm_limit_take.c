@@ -215,7 +215,7 @@ ngx_http_llm_limit_need(ngx_http_llm_ctx_t *ctx, ngx_http_llm_limit_t *limit,
         most = ngx_min(most, limit->reserve_tokens);
     }
 
-    take->prompt = ctx->estimated_tokens;
+    take->prompt = ctx->estimated_tokens + ctx->margin_tokens;
 
     take->completion = (named || fixed)
                        ? most : NGX_HTTP_LLM_LIMIT_UNKNOWN * facts->n;
@@ -224,7 +224,9 @@ ngx_http_llm_limit_need(ngx_http_llm_ctx_t *ctx, ngx_http_llm_limit_t *limit,
                       || (limit->reserve == NGX_HTTP_LLM_RESERVE_MAX
                           && !named));
 
-    take->need = ngx_llm_weigh(take->weights, take->prompt, 0,
+    /* the margin is not what the request asks for */
+
+    take->need = ngx_llm_weigh(take->weights, ctx->estimated_tokens, 0,
                                named ? most : 0, 0);
 
     take->model = ngx_crc32_short(facts->model, facts->model_len);

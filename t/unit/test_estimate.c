@@ -291,6 +291,45 @@ test_learn(void)
 }
 
 
+static void
+test_margin(void)
+{
+    int              i;
+    int64_t          last, margin;
+    ngx_llm_ratio_t  ratio;
+
+    memset(&ratio, 0, sizeof(ratio));
+
+    tap_int(ngx_llm_estimate_margin(NULL, 1000), 250,
+            "of a model that nobody knows a quarter more is reserved");
+    tap_int(ngx_llm_estimate_margin(&ratio, 1000), 250,
+            "also of one that has taught nothing");
+    tap_int(ngx_llm_estimate_margin(&ratio, 3), 0, "small ones have none");
+    tap_int(ngx_llm_estimate_margin(&ratio, INT64_MAX),
+            NGX_LLM_MAX_TOKENS / 4, "and absurd ones are bounded");
+
+    ngx_llm_ratio_learn(&ratio, 100, 200);
+
+    tap_int(ngx_llm_estimate_margin(&ratio, 1000), 250,
+            "an eighth behind one answer, of the corrected estimate");
+
+    last = 250;
+
+    for (i = 0; i < 14; i++) {
+        ngx_llm_ratio_learn(&ratio, 100, 200);
+
+        margin = ngx_llm_estimate_margin(&ratio, 1000);
+        tap_ok(margin < last, "each answer makes less of it");
+        last = margin;
+    }
+
+    ngx_llm_ratio_learn(&ratio, 100, 200);
+
+    tap_int(ngx_llm_estimate_margin(&ratio, 1000), 0,
+            "and behind 16 there is none");
+}
+
+
 /*
  * 50 answers about one kind of text, of which each is up to 30% more or less
  * dense than the kind: the estimate then is right within 10% in the median.
@@ -337,6 +376,7 @@ main(void)
     test_raw();
     test_estimate();
     test_learn();
+    test_margin();
     test_convergence();
 
     return tap_done();
