@@ -5,32 +5,93 @@
  */
 
 
+#include <string.h>
+
 #include "ngx_llm_pick.h"
 
 
-static uint64_t ngx_llm_pick_load(const ngx_llm_candidate_t *candidate);
+/* one of ties even parts of the random number's range */
+
+#define ngx_llm_pick_is_one_of(ties, random)                                  \
+    (((uint64_t) (random) * (ties)) >> 32 == 0)
+
+/* another random number from the last one (Numerical Recipes, 7.1) */
+
+#define ngx_llm_pick_again(random)  ((random) * 1664525u + 1013904223u)
+
+
+static void ngx_llm_pick_compare(ngx_llm_pick_t *pick,
+    const ngx_llm_candidate_t *candidate, uint32_t random);
+static double ngx_llm_pick_load(const ngx_llm_candidate_t *candidate);
+static double ngx_llm_pick_own(const ngx_llm_candidate_t *candidate);
 
 
 void
 ngx_llm_pick_fold(ngx_llm_pick_t *pick, const ngx_llm_candidate_t *candidate,
     uint32_t random)
 {
-    uint64_t  best, load;
+    pick->load_ns += ngx_llm_pick_load(candidate);
+    pick->weight += candidate->weight;
 
-    if (pick->ties == 0) {
-        pick->best = *candidate;
-        pick->ties = 1;
+    if (candidate->warm && pick->nwarm < NGX_LLM_PICK_WARM) {
+        pick->warm[pick->nwarm++] = *candidate;
+    }
+
+    ngx_llm_pick_compare(pick, candidate, random);
+}
+
+
+const ngx_llm_candidate_t *
+ngx_llm_pick_end(ngx_llm_pick_t *pick, uint32_t bound_1000, uint32_t random)
+{
+    double                bound, load;
+    uint32_t              i;
+    ngx_llm_pick_t        warm;
+
+    memset(&warm, 0, sizeof(ngx_llm_pick_t));
+
+    bound = pick->load_ns * bound_1000 / 1000;
+
+    for (i = 0; i < pick->nwarm; i++) {
+        load = ngx_llm_pick_load(&pick->warm[i]);
+
+        if (load * pick->weight <= bound * pick->warm[i].weight) {
+            random = ngx_llm_pick_again(random);
+            ngx_llm_pick_compare(&warm, &pick->warm[i], random);
+        }
+    }
+
+    if (warm.ties) {
+        pick->best = warm.best;
+        pick->ties = warm.ties;
+    }
+
+    return pick->ties ? &pick->best : NULL;
+}
+
+
+static void
+ngx_llm_pick_compare(ngx_llm_pick_t *pick,
+    const ngx_llm_candidate_t *candidate, uint32_t random)
+{
+    double  best, score;
+
+    best = 0;
+    score = 0;
+
+    if (pick->ties) {
+        best = ngx_llm_pick_load(&pick->best) + ngx_llm_pick_own(&pick->best);
+        score = ngx_llm_pick_load(candidate) + ngx_llm_pick_own(candidate);
+
+        best *= candidate->weight;
+        score *= pick->best.weight;
+    }
+
+    if (score > best) {
         return;
     }
 
-    best = ngx_llm_pick_load(&pick->best) * candidate->weight;
-    load = ngx_llm_pick_load(candidate) * pick->best.weight;
-
-    if (load > best) {
-        return;
-    }
-
-    if (load < best) {
+    if (pick->ties == 0 || score < best) {
         pick->best = *candidate;
         pick->ties = 1;
         return;
@@ -38,22 +99,26 @@ ngx_llm_pick_fold(ngx_llm_pick_t *pick, const ngx_llm_candidate_t *candidate,
 
     pick->ties++;
 
-    /* one of ties even parts of the random number's range */
-
-    if (((uint64_t) random * pick->ties) >> 32 == 0) {
+    if (ngx_llm_pick_is_one_of(pick->ties, random)) {
         pick->best = *candidate;
     }
 }
 
 
-/* cut to 32 bits, so that its product with a weight fits in 64 */
+/* without this request, but for what failures make of it */
 
-static uint64_t
+static double
 ngx_llm_pick_load(const ngx_llm_candidate_t *candidate)
 {
-    uint64_t  load;
+    return (double) candidate->pending * candidate->token_ns
+           + (double) candidate->inflight * candidate->request_ns
+           + candidate->penalty * ngx_llm_pick_own(candidate);
+}
 
-    load = (uint64_t) candidate->inflight + candidate->penalty + 1;
 
-    return (load < UINT32_MAX) ? load : UINT32_MAX;
+static double
+ngx_llm_pick_own(const ngx_llm_candidate_t *candidate)
+{
+    return (double) candidate->uncached * candidate->token_ns
+           + candidate->request_ns;
 }

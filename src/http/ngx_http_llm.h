@@ -83,6 +83,9 @@ typedef struct {
     /* rows of processes; NULL where no upstream and no zone needs them */
     ngx_shm_zone_t             *inflight;
 
+    /* where keys were served; NULL where no upstream has affinity */
+    ngx_shm_zone_t             *places;
+
     /* learned ratios, by model */
     ngx_shm_zone_t             *models;
 
@@ -175,6 +178,9 @@ struct ngx_http_llm_ctx_s {
 
     /* of the chosen server, this request included; 0: not counted */
     ngx_uint_t                  inflight;
+
+    /* where it is in flight now; NULL: nowhere that is counted */
+    ngx_http_llm_peer_data_t   *peer;
 
     /* the content handler that ours stands in for */
     ngx_http_handler_pt         content_handler;

@@ -7,6 +7,8 @@
 
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_peer.h"
+#include "ngx_http_llm_relay.h"
+#include "ngx_llm_hash.h"
 
 
 /*
@@ -17,14 +19,33 @@
  */
 
 
+/*
+ * Of one request, at most: so that the sums of all that a worker has fit in
+ * 32 bits.
+ */
+#define NGX_HTTP_LLM_BALANCER_PROMPT  (1024 * 1024)
+
+/* a prompt that was held before says something about the cache from here on */
+#define NGX_HTTP_LLM_BALANCER_HELD    1024
+
+
+static ngx_int_t ngx_http_llm_balancer_key(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us, ngx_http_llm_peer_data_t *lp);
 static ngx_int_t ngx_http_llm_balancer_get(ngx_peer_connection_t *pc,
     void *data);
 static ngx_int_t ngx_http_llm_balancer_get_locked(ngx_peer_connection_t *pc,
     ngx_http_llm_peer_data_t *lp, ngx_http_llm_choice_t *choice);
 static void ngx_http_llm_balancer_use_locked(ngx_peer_connection_t *pc,
     ngx_http_llm_peer_data_t *lp, ngx_http_llm_choice_t *choice);
+static void ngx_http_llm_balancer_enter(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_choice_t *choice);
+static void ngx_http_llm_balancer_keep_place(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_choice_t *choice);
 static void ngx_http_llm_balancer_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
+static void ngx_http_llm_balancer_leave(ngx_http_llm_peer_data_t *lp,
+    ngx_uint_t failed);
+static void ngx_http_llm_balancer_learn(ngx_http_llm_peer_data_t *lp);
 static ngx_uint_t ngx_http_llm_balancer_failed(ngx_peer_connection_t *pc,
     ngx_http_llm_peer_data_t *lp, ngx_uint_t state);
 
@@ -36,7 +57,7 @@ ngx_http_llm_balancer_init_peer(ngx_http_request_t *r,
     ngx_http_llm_srv_conf_t   *lscf;
     ngx_http_llm_peer_data_t  *lp;
 
-    lp = ngx_palloc(r->pool, sizeof(ngx_http_llm_peer_data_t));
+    lp = ngx_pcalloc(r->pool, sizeof(ngx_http_llm_peer_data_t));
     if (lp == NULL) {
         return NGX_ERROR;
     }
@@ -48,7 +69,19 @@ ngx_http_llm_balancer_init_peer(ngx_http_request_t *r,
     lp->conf = &lscf->balancer;
     lp->list = &lscf->balancer.primary;
     lp->slot = NGX_HTTP_LLM_INFLIGHT_NONE;
-    lp->restarted = 0;
+    lp->ctx = (r == r->main) ? ngx_http_llm_find_ctx(r) : NULL;
+
+    if (lp->ctx
+        && lp->ctx->facts
+        && lp->conf->cost == NGX_HTTP_LLM_COST_TOKENS)
+    {
+        lp->prompt = (uint32_t) ngx_min(lp->ctx->estimated_tokens,
+                                        NGX_HTTP_LLM_BALANCER_PROMPT);
+    }
+
+    if (lp->conf->affinity && ngx_http_llm_balancer_key(r, us, lp) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     r->upstream->peer.data = &lp->rrp;
 
@@ -63,13 +96,34 @@ ngx_http_llm_balancer_init_peer(ngx_http_request_t *r,
 }
 
 
+/* the same value is another key in another upstream, and none if empty */
+
+static ngx_int_t
+ngx_http_llm_balancer_key(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us, ngx_http_llm_peer_data_t *lp)
+{
+    uint64_t   seed;
+    ngx_str_t  value;
+
+    if (ngx_http_complex_value(r, lp->conf->affinity, &value) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (value.len) {
+        seed = ngx_llm_hash(us->host.data, us->host.len, 0);
+        lp->key = ngx_llm_hash(value.data, value.len, seed);
+    }
+
+    return NGX_OK;
+}
+
+
 static ngx_int_t
 ngx_http_llm_balancer_get(ngx_peer_connection_t *pc, void *data)
 {
     ngx_http_llm_peer_data_t  *lp = data;
 
     ngx_int_t                      rc;
-    ngx_http_llm_ctx_t            *ctx;
     ngx_http_llm_choice_t          choice;
     ngx_http_upstream_rr_peers_t  *peers;
 
@@ -104,14 +158,19 @@ ngx_http_llm_balancer_get(ngx_peer_connection_t *pc, void *data)
         return (rc == NGX_ERROR) ? NGX_ERROR : NGX_BUSY;
     }
 
-    ngx_log_debug3(NGX_LOG_DEBUG_HTTP, pc->log, 0,
-                   "llm balancer: get %V inflight:%uD try:%ui",
-                   pc->name, choice.inflight + 1, pc->tries);
+    ngx_log_debug7(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                   "llm balancer: get %V inflight:%uD try:%ui pending:%uD "
+                   "uncached:%uD of:%uD held:%uD",
+                   pc->name, choice.inflight + 1, pc->tries, choice.pending,
+                   choice.uncached, lp->prompt, choice.held);
 
-    ctx = ngx_http_llm_find_ctx(lp->request);
+    if (lp->ctx) {
+        lp->ctx->inflight = choice.inflight + 1;
+        lp->ctx->peer = lp;
+    }
 
-    if (ctx) {
-        ctx->inflight = choice.inflight + 1;
+    if (lp->key) {
+        ngx_http_llm_balancer_keep_place(lp, &choice);
     }
 
     return NGX_OK;
@@ -162,9 +221,8 @@ ngx_http_llm_balancer_get_locked(ngx_peer_connection_t *pc,
 
     rc = ngx_http_llm_balancer_choose_locked(pc, lp, choice);
 
-    if (rc == NGX_OK && choice->slot != NGX_HTTP_LLM_INFLIGHT_NONE) {
-        ngx_http_llm_inflight_enter(choice->slot);
-        lp->slot = choice->slot;
+    if (rc == NGX_OK) {
+        ngx_http_llm_balancer_enter(lp, choice);
     }
 
     if (zone) {
@@ -176,6 +234,60 @@ ngx_http_llm_balancer_get_locked(ngx_peer_connection_t *pc,
     }
 
     return rc;
+}
+
+
+static void
+ngx_http_llm_balancer_enter(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_choice_t *choice)
+{
+    lp->slot = choice->slot;
+    lp->server = lp->list->servers[choice->index];
+    lp->pending = choice->uncached;
+    lp->ahead = choice->pending + choice->uncached;
+    lp->held = choice->held;
+    lp->distance = choice->distance;
+    lp->start_ms = ngx_current_msec;
+
+    if (lp->slot != NGX_HTTP_LLM_INFLIGHT_NONE) {
+        ngx_http_llm_inflight_enter(lp->slot, lp->pending);
+    }
+}
+
+
+/* the next request of this key is to find it here */
+
+static void
+ngx_http_llm_balancer_keep_place(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_choice_t *choice)
+{
+    ngx_http_llm_place_t  place;
+
+    if (lp->slot == NGX_HTTP_LLM_INFLIGHT_NONE) {
+        return;
+    }
+
+    place.server = lp->server;
+    place.tokens = lp->prompt;
+    place.clock = ngx_http_llm_learn_clock(lp->conf->zone, lp->slot,
+                                           choice->uncached);
+
+    ngx_http_llm_place_put(lp->conf->places, lp->key, &place);
+}
+
+
+void
+ngx_http_llm_balancer_first_token(ngx_http_llm_peer_data_t *lp)
+{
+    if (lp->slot == NGX_HTTP_LLM_INFLIGHT_NONE || lp->pending == 0) {
+        return;
+    }
+
+    ngx_http_llm_inflight_read(lp->slot, lp->pending);
+    lp->pending = 0;
+
+    ngx_http_llm_learn_prefill(lp->conf->zone, lp->slot, lp->ahead,
+                               ngx_current_msec - lp->start_ms);
 }
 
 
@@ -218,7 +330,9 @@ ngx_http_llm_balancer_free(ngx_peer_connection_t *pc, void *data,
 {
     ngx_http_llm_peer_data_t  *lp = data;
 
-    ngx_uint_t  failed;
+    uint32_t                      slot;
+    ngx_uint_t                    failed, out;
+    ngx_http_upstream_rr_peer_t  *peer;
 
     failed = ngx_http_llm_balancer_failed(pc, lp, state);
 
@@ -226,16 +340,79 @@ ngx_http_llm_balancer_free(ngx_peer_connection_t *pc, void *data,
                    "llm balancer: free %V state:%ui failed:%ui",
                    pc->name, state, failed);
 
-    if (lp->slot != NGX_HTTP_LLM_INFLIGHT_NONE) {
-        if (failed) {
-            ngx_http_llm_inflight_failed(lp->slot);
-        }
+    peer = lp->rrp.current;
+    slot = lp->slot;
+    out = peer->max_fails && peer->fails >= peer->max_fails;
 
-        ngx_http_llm_inflight_leave(lp->slot);
-        lp->slot = NGX_HTTP_LLM_INFLIGHT_NONE;
-    }
+    ngx_http_llm_balancer_leave(lp, failed);
 
     ngx_http_upstream_free_round_robin_peer(pc, &lp->rrp, state);
+
+    /* round robin has just forgotten what kept it out */
+
+    if (out && peer->fails == 0 && slot != NGX_HTTP_LLM_INFLIGHT_NONE) {
+        ngx_http_llm_inflight_recovered(slot);
+    }
+}
+
+
+static void
+ngx_http_llm_balancer_leave(ngx_http_llm_peer_data_t *lp, ngx_uint_t failed)
+{
+    if (lp->ctx) {
+        lp->ctx->peer = NULL;
+    }
+
+    if (lp->key && failed) {
+        ngx_http_llm_place_forget(lp->conf->places, lp->key, lp->server);
+    }
+
+    if (lp->slot == NGX_HTTP_LLM_INFLIGHT_NONE) {
+        return;
+    }
+
+    if (failed) {
+        ngx_http_llm_inflight_failed(lp->slot);
+
+    } else if (lp->ctx && lp->conf->cost == NGX_HTTP_LLM_COST_TOKENS) {
+        ngx_http_llm_balancer_learn(lp);
+    }
+
+    ngx_http_llm_inflight_leave(lp->slot, lp->pending);
+
+    lp->slot = NGX_HTTP_LLM_INFLIGHT_NONE;
+    lp->pending = 0;
+}
+
+
+/* how fast its tokens came, and whether it still had the prompt */
+
+static void
+ngx_http_llm_balancer_learn(ngx_http_llm_peer_data_t *lp)
+{
+    int64_t              cached;
+    uint32_t             held;
+    uint64_t             events;
+    ngx_http_llm_ctx_t  *ctx;
+
+    ctx = lp->ctx;
+
+    events = ctx->relay ? ctx->relay->answer.content_events : 0;
+
+    if (events > 1 && ctx->first_content_ms) {
+        ngx_http_llm_learn_decode(lp->conf->zone, lp->slot,
+                                  (uint32_t) ngx_min(events, UINT32_MAX) - 1,
+                                  ctx->last_content_ms
+                                  - ctx->first_content_ms);
+    }
+
+    cached = ctx->bill.usage.cached;
+    held = ngx_min(lp->held, lp->prompt);
+
+    if (cached >= 0 && held >= NGX_HTTP_LLM_BALANCER_HELD) {
+        ngx_http_llm_learn_cache(lp->conf->zone, lp->slot, lp->distance,
+                                 cached >= held / 2);
+    }
 }
 
 

@@ -19,7 +19,19 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 
-#include "ngx_http_llm_inflight.h"
+#include "ngx_http_llm_learn.h"
+#include "ngx_http_llm_place.h"
+
+
+typedef struct ngx_http_llm_peer_data_s  ngx_http_llm_peer_data_t;
+
+
+/* what is compared */
+
+typedef enum {
+    NGX_HTTP_LLM_COST_REQUESTS = 0,
+    NGX_HTTP_LLM_COST_TOKENS
+} ngx_http_llm_cost_e;
 
 
 /*
@@ -31,8 +43,12 @@ typedef struct {
     uint32_t                     *slots;
     ngx_uint_t                    nslots;
 
-    /* room for what the slots hold, for one choice at a time */
+    /* hashes of the servers' addresses, by which a key's places name them */
+    uint32_t                     *servers;
+
+    /* room for what is known of the servers, for one choice at a time */
     ngx_http_llm_load_t          *loads;
+    ngx_http_llm_known_t         *known;
 
     /* of the servers that slots was made from: "resolve" changes them */
     ngx_uint_t                    generation;
@@ -50,14 +66,27 @@ typedef struct {
     ngx_http_llm_balancer_list_t  primary;
     ngx_http_llm_balancer_list_t  backup;
 
+    ngx_http_llm_cost_e           cost;
+
+    /* NULL: no affinity */
+    ngx_http_complex_value_t     *affinity;
+    ngx_shm_zone_t               *places;
+
+    /* times the mean load, in thousandths */
+    uint32_t                      bound_1000;
+
     ngx_uint_t                    enabled;
 } ngx_http_llm_balancer_conf_t;
 
 
-/* llm_least_inflight [cost=requests] */
+/* llm_least_inflight [cost=requests|tokens] [affinity=$var] [bound=N] */
 
 char *ngx_http_llm_least_inflight_directive(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+
+/* the first content has come: the prompt is read */
+
+void ngx_http_llm_balancer_first_token(ngx_http_llm_peer_data_t *lp);
 
 /* a worker takes its row, and leaves it: init_process, exit_process */
 

@@ -10,6 +10,16 @@
 #include "ngx_llm_pick.h"
 
 
+static void ngx_http_llm_balancer_look(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_scale_t *scale);
+static void ngx_http_llm_balancer_candidate(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_scale_t *scale, ngx_http_upstream_rr_peer_t *peer,
+    ngx_uint_t index, ngx_llm_candidate_t *candidate);
+static void ngx_http_llm_balancer_costs(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_scale_t *scale, ngx_llm_candidate_t *candidate);
+static ngx_http_llm_place_t *ngx_http_llm_balancer_place(
+    ngx_http_llm_peer_data_t *lp, ngx_http_llm_scale_t *scale,
+    ngx_uint_t index, uint32_t *distance);
 static ngx_uint_t ngx_http_llm_balancer_wanted(ngx_peer_connection_t *pc,
     ngx_http_upstream_rr_peer_t *peer);
 static ngx_uint_t ngx_http_llm_balancer_usable(
@@ -22,20 +32,17 @@ ngx_int_t
 ngx_http_llm_balancer_choose_locked(ngx_peer_connection_t *pc,
     ngx_http_llm_peer_data_t *lp, ngx_http_llm_choice_t *choice)
 {
-    uint32_t                      slot;
     ngx_uint_t                    i, wanted;
     ngx_llm_pick_t                pick;
     ngx_llm_candidate_t           candidate;
-    ngx_http_llm_load_t          *loads;
+    ngx_http_llm_scale_t          scale;
+    ngx_http_llm_place_t         *place;
     ngx_http_upstream_rr_peer_t  *peer;
+    const ngx_llm_candidate_t    *best;
 
     ngx_memzero(&pick, sizeof(ngx_llm_pick_t));
-    ngx_memzero(choice, sizeof(ngx_http_llm_choice_t));
 
-    loads = lp->list->loads;
-
-    ngx_http_llm_inflight_loads(lp->conf->zone, lp->list->slots,
-                                lp->list->nslots, loads);
+    ngx_http_llm_balancer_look(lp, &scale);
 
     for (peer = lp->rrp.peers->peer, i = 0; peer; peer = peer->next, i++) {
 
@@ -45,15 +52,7 @@ ngx_http_llm_balancer_choose_locked(ngx_peer_connection_t *pc,
             continue;
         }
 
-        slot = lp->list->slots[i];
-
-        /* what is not in the table is counted in this worker only */
-
-        candidate.index = (uint32_t) i;
-        candidate.inflight = (slot != NGX_HTTP_LLM_INFLIGHT_NONE)
-                             ? loads[i].inflight : (uint32_t) peer->conns;
-        candidate.penalty = loads[i].penalty;
-        candidate.weight = (uint32_t) peer->weight;
+        ngx_http_llm_balancer_candidate(lp, &scale, peer, i, &candidate);
 
         if (peer->max_conns && candidate.inflight >= peer->max_conns) {
             continue;
@@ -62,29 +61,177 @@ ngx_http_llm_balancer_choose_locked(ngx_peer_connection_t *pc,
         /* a sticky session's server is taken as it is */
 
         if (wanted) {
-            pick.ties = 0;
+            ngx_memzero(&pick, sizeof(ngx_llm_pick_t));
         }
 
         ngx_llm_pick_fold(&pick, &candidate, ngx_http_llm_balancer_random());
-
-        if (pick.best.index == i) {
-            choice->peer = peer;
-            choice->slot = slot;
-        }
 
         if (wanted) {
             break;
         }
     }
 
-    if (choice->peer == NULL) {
+    best = ngx_llm_pick_end(&pick, lp->conf->bound_1000,
+                            ngx_http_llm_balancer_random());
+
+    if (best == NULL) {
         return NGX_DECLINED;
     }
 
-    choice->index = pick.best.index;
-    choice->inflight = pick.best.inflight;
+    for (peer = lp->rrp.peers->peer, i = 0; i < best->index; i++) {
+        peer = peer->next;
+    }
+
+    choice->peer = peer;
+    choice->index = i;
+    choice->slot = lp->list->slots[i];
+    choice->inflight = best->inflight;
+    choice->pending = best->pending;
+    choice->uncached = best->uncached;
+
+    place = ngx_http_llm_balancer_place(lp, &scale, i, &choice->distance);
+    choice->held = place ? place->tokens : 0;
 
     return NGX_OK;
+}
+
+
+/* what is in flight, and what of it matters to this request */
+
+static void
+ngx_http_llm_balancer_look(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_scale_t *scale)
+{
+    ngx_uint_t                     i;
+    ngx_llm_speed_t                none;
+    ngx_http_llm_known_t          *known;
+    ngx_http_llm_balancer_list_t  *list;
+
+    list = lp->list;
+    known = list->known;
+
+    ngx_memzero(scale, sizeof(ngx_http_llm_scale_t));
+
+    ngx_http_llm_inflight_loads(lp->conf->zone, list->slots, list->nslots,
+                                list->loads);
+
+    if (lp->key) {
+        ngx_http_llm_place_find(lp->conf->places, lp->key, scale->places);
+    }
+
+    if (lp->conf->cost == NGX_HTTP_LLM_COST_REQUESTS) {
+        return;
+    }
+
+    ngx_http_llm_learn_look(lp->conf->zone, list->slots, list->nslots, known);
+
+    for (i = 0; i < list->nslots; i++) {
+        scale->prefill_work += known[i].prefill.work;
+        scale->prefill_ms += known[i].prefill.time_ms;
+        scale->decode_work += known[i].decode.work;
+        scale->decode_ms += known[i].decode.time_ms;
+    }
+
+    /* of a server of which nothing is known */
+
+    none.work = 0;
+    none.time_ms = 0;
+
+    scale->mean_token_ns = ngx_llm_speed_ns(none, &ngx_llm_speed_prefill,
+                                            scale->prefill_work,
+                                            scale->prefill_ms);
+    scale->mean_write_ns = ngx_llm_speed_ns(none, &ngx_llm_speed_decode,
+                                            scale->decode_work,
+                                            scale->decode_ms);
+}
+
+
+static void
+ngx_http_llm_balancer_candidate(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_scale_t *scale, ngx_http_upstream_rr_peer_t *peer,
+    ngx_uint_t index, ngx_llm_candidate_t *candidate)
+{
+    uint32_t              distance;
+    ngx_http_llm_load_t  *load;
+
+    load = &lp->list->loads[index];
+
+    /* what is not in the table is counted in this worker only */
+
+    candidate->index = (uint32_t) index;
+    candidate->inflight =
+        (lp->list->slots[index] != NGX_HTTP_LLM_INFLIGHT_NONE)
+        ? load->inflight : (uint32_t) peer->conns;
+    candidate->penalty = load->penalty;
+    candidate->weight = (uint32_t) peer->weight * load->share;
+    candidate->pending = load->pending;
+    candidate->uncached = lp->prompt;
+    candidate->token_ns = 0;
+    candidate->request_ns = 1;
+
+    candidate->warm = ngx_http_llm_balancer_place(lp, scale, index, &distance)
+                      != NULL;
+
+    if (lp->conf->cost == NGX_HTTP_LLM_COST_TOKENS) {
+        ngx_http_llm_balancer_costs(lp, scale, candidate);
+    }
+}
+
+
+static void
+ngx_http_llm_balancer_costs(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_scale_t *scale, ngx_llm_candidate_t *candidate)
+{
+    uint32_t               distance, write_ns;
+    ngx_http_llm_known_t  *known;
+    ngx_http_llm_place_t  *place;
+
+    known = &lp->list->known[candidate->index];
+
+    place = ngx_http_llm_balancer_place(lp, scale, candidate->index,
+                                        &distance);
+
+    if (place) {
+        candidate->uncached -= ngx_llm_cache_tokens(known->capacity, distance,
+                                                    place->tokens,
+                                                    lp->prompt);
+    }
+
+    candidate->token_ns = ngx_llm_speed_ns(known->prefill,
+                                           &ngx_llm_speed_prefill,
+                                           scale->prefill_work,
+                                           scale->prefill_ms);
+
+    write_ns = ngx_llm_speed_ns(known->decode, &ngx_llm_speed_decode,
+                                scale->decode_work, scale->decode_ms);
+
+    candidate->request_ns = ngx_llm_speed_request_ns(scale->mean_token_ns,
+                                                     write_ns,
+                                                     scale->mean_write_ns);
+}
+
+
+/* where this server stands among those of the key, or NULL */
+
+static ngx_http_llm_place_t *
+ngx_http_llm_balancer_place(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_scale_t *scale, ngx_uint_t index, uint32_t *distance)
+{
+    ngx_uint_t             i;
+    ngx_http_llm_place_t  *place;
+
+    for (i = 0; i < NGX_HTTP_LLM_PLACES; i++) {
+        place = &scale->places[i];
+
+        if (place->server == lp->list->servers[index]) {
+            *distance = lp->list->known[index].clock - place->clock;
+            return place;
+        }
+    }
+
+    *distance = 0;
+
+    return NULL;
 }
 
 

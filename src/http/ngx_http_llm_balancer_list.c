@@ -12,9 +12,10 @@
 ngx_int_t
 ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp, ngx_log_t *log)
 {
-    uint32_t                      *slots;
+    uint32_t                      *slots, *servers;
     ngx_uint_t                     i, n;
     ngx_http_llm_load_t           *loads;
+    ngx_http_llm_known_t          *known;
     ngx_http_upstream_rr_peer_t   *peer;
     ngx_http_llm_balancer_list_t  *list;
 
@@ -26,13 +27,16 @@ ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp, ngx_log_t *log)
 
     /* one more than none, for a list that is yet to be resolved */
 
-    loads = ngx_alloc((n + 1) * (sizeof(ngx_http_llm_load_t)
-                                 + sizeof(uint32_t)), log);
+    loads = ngx_calloc((n + 1) * (sizeof(ngx_http_llm_load_t)
+                                  + sizeof(ngx_http_llm_known_t)
+                                  + 2 * sizeof(uint32_t)), log);
     if (loads == NULL) {
         return NGX_ERROR;
     }
 
-    slots = (uint32_t *) &loads[n + 1];
+    known = (ngx_http_llm_known_t *) &loads[n + 1];
+    slots = (uint32_t *) &known[n + 1];
+    servers = &slots[n + 1];
 
     list->limited = 0;
 
@@ -40,6 +44,8 @@ ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp, ngx_log_t *log)
         slots[i] = ngx_http_llm_inflight_hold(lp->conf->zone,
                                               lp->rrp.peers->name,
                                               &peer->name, log);
+
+        servers[i] = ngx_crc32_long(peer->name.data, peer->name.len) | 1;
 
         if (peer->max_conns) {
             list->limited = 1;
@@ -51,7 +57,9 @@ ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp, ngx_log_t *log)
     ngx_http_llm_balancer_drop_list(list);
 
     list->loads = loads;
+    list->known = known;
     list->slots = slots;
+    list->servers = servers;
     list->nslots = n;
 
     ngx_log_debug3(NGX_LOG_DEBUG_HTTP, log, 0,

@@ -83,6 +83,10 @@ ngx_http_llm_clock_content(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     if (ctx->first_content_ms == 0) {
         ctx->first_content_ms = ngx_current_msec;
 
+        if (ctx->peer) {
+            ngx_http_llm_balancer_first_token(ctx->peer);
+        }
+
         ngx_http_llm_clock_arm(r, ctx->exchange);
     }
 }

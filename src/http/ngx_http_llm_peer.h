@@ -19,7 +19,9 @@
 #include "ngx_http_llm.h"
 
 
-typedef struct {
+/* one request at its upstream, over all attempts */
+
+struct ngx_http_llm_peer_data_s {
     /* must be first: round robin's free and its sessions are called with it */
     ngx_http_upstream_rr_peer_data_t   rrp;
 
@@ -27,15 +29,39 @@ typedef struct {
     ngx_http_upstream_t               *upstream;
     ngx_http_llm_balancer_conf_t      *conf;
 
+    /* of a main request with llm_stream on, otherwise NULL */
+    ngx_http_llm_ctx_t                *ctx;
+
     /* the list that rrp.peers is counted in */
     ngx_http_llm_balancer_list_t      *list;
+
+    /* hash of the affinity's value; 0: none */
+    uint64_t                           key;
+
+    /* the prompt's tokens where they count, or 0 */
+    uint32_t                           prompt;
 
     /* where this request is counted in flight now, or _NONE */
     uint32_t                           slot;
 
+    /* of the server there: a hash of its address */
+    uint32_t                           server;
+
+    /* counted there as not read yet */
+    uint32_t                           pending;
+
+    /* that, and what was pending before it: done with its first token */
+    uint32_t                           ahead;
+
+    /* what was sent there for this key last, and what was read since */
+    uint32_t                           held;
+    uint32_t                           distance;
+
+    ngx_msec_t                         start_ms;
+
     /* no server of the list was tried yet, whatever rrp.tried says */
     unsigned                           restarted:1;
-} ngx_http_llm_peer_data_t;
+};
 
 
 typedef struct {
@@ -45,7 +71,31 @@ typedef struct {
 
     /* requests in flight there, this one not included */
     uint32_t                           inflight;
+
+    /* prompt tokens there that are not read yet, and those of this one */
+    uint32_t                           pending;
+    uint32_t                           uncached;
+
+    /* what was sent there for this key last, and what was read since */
+    uint32_t                           held;
+    uint32_t                           distance;
 } ngx_http_llm_choice_t;
+
+
+/* what a choice compares with, of the whole list */
+
+typedef struct {
+    ngx_http_llm_place_t               places[NGX_HTTP_LLM_PLACES];
+
+    /* sums over all servers: tokens, ms */
+    uint64_t                           prefill_work;
+    uint64_t                           prefill_ms;
+    uint64_t                           decode_work;
+    uint64_t                           decode_ms;
+
+    uint32_t                           mean_token_ns;
+    uint32_t                           mean_write_ns;
+} ngx_http_llm_scale_t;
 
 
 /* of the upstream: us->peer.init */

@@ -9,7 +9,7 @@
 
 
 /* the rows and names of a full table, and the slab's own; touched when used */
-#define NGX_HTTP_LLM_INFLIGHT_SIZE       (4 * 1024 * 1024)
+#define NGX_HTTP_LLM_INFLIGHT_SIZE       (6 * 1024 * 1024)
 
 /*
  * One failure keeps a server behind its idle peers for 15 s and behind busy
@@ -20,6 +20,9 @@
 #define NGX_HTTP_LLM_FAILURE_HALF_S      5
 #define NGX_HTTP_LLM_FAILURE_WEIGHS_S    35
 
+/* behind a recovery the share grows by one each so many seconds */
+#define NGX_HTTP_LLM_RECOVERY_STEP_S     1
+
 
 static ngx_int_t ngx_http_llm_inflight_init_zone(ngx_shm_zone_t *zone,
     void *data);
@@ -28,6 +31,9 @@ static void ngx_http_llm_inflight_add_row(
     ngx_uint_t n, ngx_http_llm_load_t *loads);
 static uint32_t ngx_http_llm_inflight_penalty(
     volatile ngx_http_llm_cell_t *cell, uint32_t now_s);
+static uint32_t ngx_http_llm_inflight_share(
+    volatile ngx_http_llm_cell_t *cell, uint32_t now_s);
+static ngx_uint_t ngx_http_llm_inflight_mark(uint32_t slot, uint32_t now_s);
 
 
 volatile ngx_http_llm_counts_t  *ngx_http_llm_counts;
@@ -124,7 +130,12 @@ ngx_http_llm_inflight_loads(ngx_shm_zone_t *zone, const uint32_t *slots,
 
     table = zone->data;
 
-    ngx_memzero(loads, n * sizeof(ngx_http_llm_load_t));
+    for (i = 0; i < n; i++) {
+        loads[i].inflight = 0;
+        loads[i].pending = 0;
+        loads[i].penalty = 0;
+        loads[i].share = NGX_HTTP_LLM_INFLIGHT_WHOLE;
+    }
 
     rows = table->rows.n;
 
@@ -146,12 +157,17 @@ static void
 ngx_http_llm_inflight_add_row(volatile ngx_http_llm_counts_t *counts,
     const uint32_t *slots, ngx_uint_t n, ngx_http_llm_load_t *loads)
 {
-    uint32_t    now_s;
-    ngx_uint_t  i;
+    uint32_t                       now_s, share;
+    ngx_uint_t                     i;
+    volatile ngx_http_llm_cell_t  *cell;
+    volatile ngx_http_llm_work_t  *work;
 
     for (i = 0; i < n; i++) {
         if (slots[i] != NGX_HTTP_LLM_INFLIGHT_NONE) {
-            loads[i].inflight += counts->inflight[slots[i]];
+            work = &counts->work[slots[i]];
+
+            loads[i].inflight += work->inflight;
+            loads[i].pending += work->pending;
         }
     }
 
@@ -163,8 +179,11 @@ ngx_http_llm_inflight_add_row(volatile ngx_http_llm_counts_t *counts,
 
     for (i = 0; i < n; i++) {
         if (slots[i] != NGX_HTTP_LLM_INFLIGHT_NONE) {
-            loads[i].penalty += ngx_http_llm_inflight_penalty(
-                                            &counts->cells[slots[i]], now_s);
+            cell = &counts->cells[slots[i]];
+            share = ngx_http_llm_inflight_share(cell, now_s);
+
+            loads[i].penalty += ngx_http_llm_inflight_penalty(cell, now_s);
+            loads[i].share = ngx_min(loads[i].share, share);
         }
     }
 }
@@ -182,20 +201,50 @@ ngx_http_llm_inflight_penalty(volatile ngx_http_llm_cell_t *cell,
 }
 
 
+static uint32_t
+ngx_http_llm_inflight_share(volatile ngx_http_llm_cell_t *cell, uint32_t now_s)
+{
+    uint32_t  share;
+
+    if (cell->recovered_s == 0) {
+        return NGX_HTTP_LLM_INFLIGHT_WHOLE;
+    }
+
+    share = 1 + (now_s - cell->recovered_s) / NGX_HTTP_LLM_RECOVERY_STEP_S;
+
+    return ngx_min(share, NGX_HTTP_LLM_INFLIGHT_WHOLE);
+}
+
+
 void
-ngx_http_llm_inflight_enter(uint32_t slot)
+ngx_http_llm_inflight_enter(uint32_t slot, uint32_t pending)
 {
     if (ngx_http_llm_counts) {
-        ngx_http_llm_counts->inflight[slot]++;
+        ngx_http_llm_counts->work[slot].inflight++;
+        ngx_http_llm_counts->work[slot].pending += pending;
     }
 }
 
 
 void
-ngx_http_llm_inflight_leave(uint32_t slot)
+ngx_http_llm_inflight_read(uint32_t slot, uint32_t tokens)
 {
-    if (ngx_http_llm_counts && ngx_http_llm_counts->inflight[slot]) {
-        ngx_http_llm_counts->inflight[slot]--;
+    volatile ngx_http_llm_work_t  *work;
+
+    if (ngx_http_llm_counts) {
+        work = &ngx_http_llm_counts->work[slot];
+        work->pending -= ngx_min(tokens, work->pending);
+    }
+}
+
+
+void
+ngx_http_llm_inflight_leave(uint32_t slot, uint32_t pending)
+{
+    ngx_http_llm_inflight_read(slot, pending);
+
+    if (ngx_http_llm_counts && ngx_http_llm_counts->work[slot].inflight) {
+        ngx_http_llm_counts->work[slot].inflight--;
     }
 }
 
@@ -206,27 +255,49 @@ ngx_http_llm_inflight_failed(uint32_t slot)
     uint32_t                       failures, now_s;
     volatile ngx_http_llm_cell_t  *cell;
 
-    if (ngx_http_llm_counts == NULL) {
+    now_s = ngx_http_llm_inflight_now_s();
+
+    if (!ngx_http_llm_inflight_mark(slot, now_s)) {
         return;
     }
 
     cell = &ngx_http_llm_counts->cells[slot];
-
-    /* released: the slot may be another server's soon */
-
-    if (cell->held == 0) {
-        return;
-    }
-
-    now_s = ngx_http_llm_inflight_now_s();
 
     failures = ngx_http_llm_inflight_penalty(cell, now_s)
                + NGX_HTTP_LLM_FAILURE_REQUESTS;
 
     cell->failed_s = now_s;
     cell->failures = ngx_min(failures, NGX_HTTP_LLM_FAILURES_MAX);
+}
+
+
+void
+ngx_http_llm_inflight_recovered(uint32_t slot)
+{
+    uint32_t  now_s;
+
+    now_s = ngx_http_llm_inflight_now_s();
+
+    if (ngx_http_llm_inflight_mark(slot, now_s)) {
+        ngx_http_llm_counts->cells[slot].recovered_s = now_s ? now_s : 1;
+    }
+}
+
+
+/* others have to look at the cells; released ones are nobody's, soon others' */
+
+static ngx_uint_t
+ngx_http_llm_inflight_mark(uint32_t slot, uint32_t now_s)
+{
+    if (ngx_http_llm_counts == NULL
+        || ngx_http_llm_counts->cells[slot].held == 0)
+    {
+        return 0;
+    }
 
     ngx_http_llm_counts->failed_s = now_s;
+
+    return 1;
 }
 
 

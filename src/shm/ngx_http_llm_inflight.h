@@ -37,6 +37,9 @@
 /* the slot of a server that is not in the table */
 #define NGX_HTTP_LLM_INFLIGHT_NONE  ((uint32_t) -1)
 
+/* the share of a server's weight that counts, where all of it does */
+#define NGX_HTTP_LLM_INFLIGHT_WHOLE  10
+
 /* longest name of an upstream and its server's address together */
 #define NGX_HTTP_LLM_INFLIGHT_NAME  512
 
@@ -45,8 +48,14 @@ typedef struct {
     /* requests in flight in all workers */
     uint32_t              inflight;
 
+    /* prompt tokens that it has not read yet */
+    uint32_t              pending;
+
     /* failures that still weigh, in requests */
     uint32_t              penalty;
+
+    /* of NGX_HTTP_LLM_INFLIGHT_WHOLE: less for a while after a recovery */
+    uint32_t              share;
 } ngx_http_llm_load_t;
 
 
@@ -103,14 +112,23 @@ void ngx_http_llm_inflight_lock(ngx_shm_zone_t *zone);
 void ngx_http_llm_inflight_unlock(ngx_shm_zone_t *zone);
 
 /*
- * One request more, one less.  A failure weighs as several requests in
- * flight and is forgotten within half a minute: a server that fails fast is
- * never busy, and must not look idle for that.
+ * One request more, one less, and in between: some of its prompt is read, so
+ * many tokens.  What is pending of it is given up with it, by its caller.
  */
 
-void ngx_http_llm_inflight_enter(uint32_t slot);
-void ngx_http_llm_inflight_leave(uint32_t slot);
+void ngx_http_llm_inflight_enter(uint32_t slot, uint32_t pending);
+void ngx_http_llm_inflight_read(uint32_t slot, uint32_t tokens);
+void ngx_http_llm_inflight_leave(uint32_t slot, uint32_t pending);
+
+/*
+ * A failure weighs as several requests in flight and is forgotten within half
+ * a minute: a server that fails fast is never busy, and must not look idle for
+ * that.  One that was taken out for its failures and is back would be given
+ * all requests at once, as it has none: its share grows for ten seconds.
+ */
+
 void ngx_http_llm_inflight_failed(uint32_t slot);
+void ngx_http_llm_inflight_recovered(uint32_t slot);
 
 /*
  * The next server from *index (0 at first) that some process holds: NGX_OK,

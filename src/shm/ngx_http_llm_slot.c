@@ -90,6 +90,7 @@ ngx_http_llm_inflight_release(uint32_t slot)
 
     if (cell->held == 1) {
         cell->failures = 0;
+        cell->recovered_s = 0;
         ngx_memory_barrier();
     }
 
@@ -164,8 +165,12 @@ ngx_http_llm_inflight_add_locked(ngx_http_llm_table_t *table,
         ngx_slab_free_locked(table->shpool, slot->name);
     }
 
-    *slot = *wanted;
+    slot->hash = wanted->hash;
+    slot->upstream_len = wanted->upstream_len;
+    slot->address_len = wanted->address_len;
     slot->name = name;
+
+    ngx_memzero((void *) &slot->learned, sizeof(ngx_http_llm_learned_t));
 
     if (i == table->nslots) {
         table->nslots = i + 1;
@@ -184,14 +189,17 @@ ngx_http_llm_inflight_held(ngx_http_llm_table_t *table, uint32_t slot)
     for (i = 0; i < table->rows.n; i++) {
         counts = ngx_http_llm_row_data(&table->rows.elts[i]);
 
-        if (counts && (counts->cells[slot].held || counts->inflight[slot])) {
+        if (counts
+            && (counts->cells[slot].held || counts->work[slot].inflight))
+        {
             return 1;
         }
     }
 
     counts = ngx_http_llm_counts;
 
-    return counts && (counts->cells[slot].held || counts->inflight[slot]);
+    return counts
+           && (counts->cells[slot].held || counts->work[slot].inflight);
 }
 
 

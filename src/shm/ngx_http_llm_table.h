@@ -23,9 +23,19 @@
 
 
 /* changes with every change of the types below or of the limits */
-#define NGX_HTTP_LLM_INFLIGHT_VERSION    1
+#define NGX_HTTP_LLM_INFLIGHT_VERSION    2
 
 #define NGX_HTTP_LLM_INFLIGHT_SERVERS    1024
+
+
+/* what one process has in flight at one server */
+
+typedef struct {
+    uint32_t                       inflight;
+
+    /* prompt tokens of these requests that the server has not read yet */
+    uint32_t                       pending;
+} ngx_http_llm_work_t;
 
 
 typedef struct {
@@ -35,8 +45,9 @@ typedef struct {
     /* failures as they weighed when the last one came, in requests */
     uint32_t                       failures;
 
-    /* of the monotonic clock, in seconds */
+    /* of the monotonic clock, in seconds; recovered_s is 0 for never */
     uint32_t                       failed_s;
+    uint32_t                       recovered_s;
 } ngx_http_llm_cell_t;
 
 
@@ -46,12 +57,32 @@ typedef struct {
  */
 
 typedef struct {
-    uint32_t                       inflight[NGX_HTTP_LLM_INFLIGHT_SERVERS];
+    ngx_http_llm_work_t            work[NGX_HTTP_LLM_INFLIGHT_SERVERS];
     ngx_http_llm_cell_t            cells[NGX_HTTP_LLM_INFLIGHT_SERVERS];
 
-    /* when any server last failed */
+    /* when any server last failed, or was tried again with success */
     uint32_t                       failed_s;
 } ngx_http_llm_counts_t;
+
+
+/*
+ * What all processes learned of one server: a speed is one word, which is
+ * swapped whole.
+ */
+
+typedef struct {
+    uint64_t                       prefill;
+    uint64_t                       decode;
+
+    /* when they last changed */
+    uint32_t                       prefill_s;
+    uint32_t                       decode_s;
+
+    /* prompt tokens that it was given to read; it wraps around */
+    uint32_t                       clock;
+
+    uint32_t                       capacity;
+} ngx_http_llm_learned_t;
 
 
 typedef struct {
@@ -61,6 +92,8 @@ typedef struct {
     uint16_t                       upstream_len;
     uint16_t                       address_len;
     u_char                        *name;
+
+    volatile ngx_http_llm_learned_t  learned;
 } ngx_http_llm_slot_t;
 
 

@@ -1,0 +1,145 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_llm_speed.h"
+
+
+/* a capacity goes so far towards a hit beyond it, or a miss within it */
+#define NGX_LLM_CACHE_UP    4
+#define NGX_LLM_CACHE_DOWN  8
+
+
+const ngx_llm_speed_kind_t  ngx_llm_speed_prefill = {
+    262144, 8192, 50000
+};
+
+const ngx_llm_speed_kind_t  ngx_llm_speed_decode = {
+    8192, 256, 20000000
+};
+
+
+ngx_llm_speed_t
+ngx_llm_speed_faded(ngx_llm_speed_t speed, uint32_t age_s)
+{
+    uint32_t  halves;
+
+    halves = age_s / NGX_LLM_SPEED_HALF_S;
+
+    if (halves > 31) {
+        halves = 31;
+    }
+
+    speed.work >>= halves;
+    speed.time_ms >>= halves;
+
+    return speed;
+}
+
+
+ngx_llm_speed_t
+ngx_llm_speed_learn(ngx_llm_speed_t speed, const ngx_llm_speed_kind_t *kind,
+    uint32_t work, uint32_t time_ms)
+{
+    if (work == 0 || time_ms == 0) {
+        return speed;
+    }
+
+    /* one sample is not all that is known */
+
+    while (work > kind->window || time_ms > UINT32_MAX / 4) {
+        work /= 2;
+        time_ms /= 2;
+    }
+
+    speed.work += work;
+    speed.time_ms += time_ms;
+
+    while (speed.work > 2 * kind->window || speed.time_ms > UINT32_MAX / 2) {
+        speed.work /= 2;
+        speed.time_ms /= 2;
+    }
+
+    return speed;
+}
+
+
+uint32_t
+ngx_llm_speed_ns(ngx_llm_speed_t speed, const ngx_llm_speed_kind_t *kind,
+    uint64_t work, uint64_t time_ms)
+{
+    double  mean_ns, ns;
+
+    mean_ns = (work && time_ms) ? time_ms * 1e6 / work : kind->default_ns;
+
+    /* a token in 1 us to 4 s: with others' tokens in between, and in 32 bits */
+
+    mean_ns = (mean_ns < 1e3) ? 1e3 : mean_ns;
+    mean_ns = (mean_ns > UINT32_MAX) ? UINT32_MAX : mean_ns;
+
+    ns = (speed.time_ms * 1e6 + mean_ns * kind->prior)
+         / ((double) speed.work + kind->prior);
+
+    if (ns < mean_ns / NGX_LLM_SPEED_RANGE) {
+        ns = mean_ns / NGX_LLM_SPEED_RANGE;
+    }
+
+    if (ns > mean_ns * NGX_LLM_SPEED_RANGE) {
+        ns = mean_ns * NGX_LLM_SPEED_RANGE;
+    }
+
+    return (ns < UINT32_MAX) ? (uint32_t) ns : UINT32_MAX;
+}
+
+
+uint32_t
+ngx_llm_speed_request_ns(uint32_t mean_token_ns, uint32_t write_ns,
+    uint32_t mean_write_ns)
+{
+    double  ns;
+
+    ns = (double) mean_token_ns * NGX_LLM_SPEED_REQUEST_TOKENS
+         * write_ns / (mean_write_ns ? mean_write_ns : 1);
+
+    if (ns < 1) {
+        return 1;
+    }
+
+    return (ns < UINT32_MAX) ? (uint32_t) ns : UINT32_MAX;
+}
+
+
+uint32_t
+ngx_llm_cache_learn(uint32_t capacity, uint32_t distance, int hit)
+{
+    if (hit) {
+        return (capacity && distance > capacity)
+               ? capacity + (distance - capacity) / NGX_LLM_CACHE_UP
+               : capacity;
+    }
+
+    if (capacity == 0) {
+        return distance ? distance : 1;
+    }
+
+    if (distance < capacity) {
+        capacity -= (capacity - distance) / NGX_LLM_CACHE_DOWN;
+    }
+
+    return capacity;
+}
+
+
+uint32_t
+ngx_llm_cache_tokens(uint32_t capacity, uint32_t distance, uint32_t held,
+    uint32_t prompt)
+{
+    if (capacity && distance >= capacity) {
+        return 0;
+    }
+
+    return (held < prompt) ? held : prompt;
+}
