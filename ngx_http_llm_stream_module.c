@@ -7,6 +7,7 @@
 
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_conf.h"
+#include "ngx_http_llm_live.h"
 #include "ngx_http_llm_variables.h"
 
 
@@ -66,6 +67,13 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       ngx_conf_set_size_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_llm_loc_conf_t, body_max_bytes),
+      NULL },
+
+    { ngx_string("llm_cancel"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      ngx_http_llm_cancel_directive,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
       NULL },
 
     { ngx_string("llm_limit_zone"),

@@ -86,6 +86,9 @@ typedef struct {
     /* where keys were served; NULL where no upstream has affinity */
     ngx_shm_zone_t             *places;
 
+    /* of streams alive; NULL where no location has llm_cancel */
+    ngx_shm_zone_t             *ids;
+
     /* learned ratios, by model */
     ngx_shm_zone_t             *models;
 
@@ -108,6 +111,9 @@ typedef struct {
     ngx_msec_t                  total_timeout_ms;
     ngx_flag_t                  error_events;
     size_t                      body_max_bytes;
+
+    /* llm_cancel is its handler; not inherited */
+    ngx_uint_t                  cancel;
 
     ngx_http_llm_limit_conf_t   limit;
 } ngx_http_llm_loc_conf_t;
@@ -225,6 +231,15 @@ ngx_http_llm_ctx_t *ngx_http_llm_find_ctx(ngx_http_request_t *r);
 /* the same, made at the first call; NULL: no memory */
 
 ngx_http_llm_ctx_t *ngx_http_llm_get_ctx(ngx_http_request_t *r);
+
+/* gives back what a process held in shared memory, without a lock */
+
+void ngx_http_llm_process_gone(ngx_pid_t pid);
+
+/* ctx->id, at the first call; and the random bytes of any such id */
+
+ngx_int_t ngx_http_llm_make_id(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_id_bytes(const ngx_str_t *id, u_char *bytes);
 
 /* memory for one parse, shared by all requests of a worker */
 

@@ -458,7 +458,7 @@ ngx_http_llm_balancer_init_process(ngx_cycle_t *cycle)
     }
 
     return ngx_http_llm_inflight_attach(lmcf->inflight,
-                                        ngx_http_llm_limit_process_gone,
+                                        ngx_http_llm_process_gone,
                                         cycle->log);
 }
 

@@ -73,6 +73,10 @@ ngx_http_llm_bell_init_process(ngx_cycle_t *cycle,
     c->read->channel = 1;
     c->read->handler = handler;
 
+    /* nginx calls the handlers of such when the worker is to leave */
+
+    c->idle = 1;
+
     return ngx_add_event(c->read, NGX_READ_EVENT, NGX_CLEAR_EVENT);
 }
 

@@ -25,7 +25,10 @@
 
 ngx_int_t ngx_http_llm_bell_init_module(ngx_cycle_t *cycle);
 
-/* handler is called behind rings: once for those of one turn of the loop */
+/*
+ * handler is called behind rings: once for those of one turn of the loop; and
+ * when the worker is told to leave gracefully, with ngx_exiting set
+ */
 
 ngx_int_t ngx_http_llm_bell_init_process(ngx_cycle_t *cycle,
     ngx_event_handler_pt handler);

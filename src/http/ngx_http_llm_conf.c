@@ -10,6 +10,7 @@
 #include "ngx_http_llm_conf.h"
 #include "ngx_http_llm_filter.h"
 #include "ngx_http_llm_inspect.h"
+#include "ngx_http_llm_live.h"
 #include "ngx_http_llm_model.h"
 #include "ngx_http_llm_wait.h"
 
@@ -18,6 +19,9 @@
 #define NGX_HTTP_LLM_IDLE_TIMEOUT_MS         (60 * 1000)
 #define NGX_HTTP_LLM_TOTAL_TIMEOUT_MS        (30 * 60 * 1000)
 #define NGX_HTTP_LLM_BODY_MAX_BYTES          (16 * 1024 * 1024)
+
+
+static void ngx_http_llm_hear(ngx_event_t *ev);
 
 
 ngx_conf_enum_t  ngx_http_llm_dialects[] = {
@@ -108,6 +112,10 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_llm_loc_conf_t  *prev = parent;
     ngx_http_llm_loc_conf_t  *conf = child;
 
+    if (conf->cancel) {
+        conf->enable = 0;
+    }
+
     ngx_conf_merge_value(conf->enable, prev->enable, 0);
     ngx_conf_merge_uint_value(conf->dialect, prev->dialect,
                               NGX_LLM_DIALECT_AUTO);
@@ -147,7 +155,7 @@ ngx_http_llm_install(ngx_conf_t *cf)
 
     /* what a dead process held is given back by those that watch the rows */
 
-    if (lmcf->zones.nelts && lmcf->inflight == NULL) {
+    if ((lmcf->zones.nelts || lmcf->ids) && lmcf->inflight == NULL) {
         lmcf->inflight = ngx_http_llm_inflight_zone(cf,
                                                 &ngx_http_llm_stream_module);
         if (lmcf->inflight == NULL) {
@@ -184,7 +192,10 @@ ngx_http_llm_init_process(ngx_cycle_t *cycle)
         return NGX_ERROR;
     }
 
-    if (ngx_http_llm_wait_init_process(cycle) != NGX_OK) {
+    ngx_http_llm_wait_init_process();
+    ngx_http_llm_live_init_process();
+
+    if (ngx_http_llm_bell_init_process(cycle, ngx_http_llm_hear) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -192,9 +203,30 @@ ngx_http_llm_init_process(ngx_cycle_t *cycle)
 }
 
 
+/* the bell has rung, or the worker is to leave */
+
+static void
+ngx_http_llm_hear(ngx_event_t *ev)
+{
+    ngx_http_llm_wait_hear();
+    ngx_http_llm_live_hear();
+}
+
+
+/* it may have served an older cycle: zones that still are have kept it */
+
+void
+ngx_http_llm_process_gone(ngx_pid_t pid)
+{
+    ngx_http_llm_limit_process_gone(pid);
+    ngx_http_llm_live_process_gone((ngx_cycle_t *) ngx_cycle, pid);
+}
+
+
 void
 ngx_http_llm_exit_process(ngx_cycle_t *cycle)
 {
+    ngx_http_llm_live_process_gone(cycle, ngx_pid);
     ngx_http_llm_limit_exit_process(cycle);
     ngx_http_llm_balancer_exit_process(cycle);
 }

@@ -8,6 +8,7 @@
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_account.h"
 #include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_live.h"
 
 
 /* yajl's handle, its stack and the strings of one event */
@@ -107,8 +108,12 @@ ngx_http_llm_cleanup(void *data)
 {
     ngx_http_llm_ctx_t  *ctx = data;
 
-    if (ctx->exchange && ctx->exchange->clock.timer_set) {
-        ngx_del_timer(&ctx->exchange->clock);
+    if (ctx->exchange) {
+        ngx_http_llm_live_remove(ctx->exchange);
+
+        if (ctx->exchange->clock.timer_set) {
+            ngx_del_timer(&ctx->exchange->clock);
+        }
     }
 
     ngx_http_llm_account_abandon(ctx);

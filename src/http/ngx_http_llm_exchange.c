@@ -8,6 +8,7 @@
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_clock.h"
 #include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_live.h"
 
 
 /*
@@ -179,11 +180,13 @@ ngx_http_llm_exchange_create(ngx_http_request_t *r)
 
     ngx_http_llm_exchange_accept(r, &saved, 1);
 
-    if (rc == NGX_OK) {
-        ngx_http_llm_clock_arm(r, ctx->exchange);
+    if (rc != NGX_OK) {
+        return rc;
     }
 
-    return rc;
+    ngx_http_llm_clock_arm(r, ctx->exchange);
+
+    return ngx_http_llm_live_add(r, ctx);
 }
 
 
@@ -353,6 +356,8 @@ ngx_http_llm_exchange_release(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     ex = ctx->exchange;
 
     r->upstream->conf = ex->original;
+
+    ngx_http_llm_live_remove(ex);
 
     if (ex->clock.timer_set) {
         ngx_del_timer(&ex->clock);

@@ -16,6 +16,7 @@
 
 
 #include "ngx_http_llm.h"
+#include "ngx_http_llm_ids.h"
 
 
 struct ngx_http_llm_exchange_s {
@@ -42,6 +43,13 @@ struct ngx_http_llm_exchange_s {
     ngx_msec_t                    first_token_deadline_ms;
     ngx_msec_t                    linger_deadline_ms;
 
+    /* among those alive in this worker; next is NULL: not */
+    ngx_queue_t                   live;
+
+    /* what llm_cancel finds it by; NULL: not at all */
+    ngx_http_llm_id_t            *id;
+    ngx_shm_zone_t               *ids;
+
     /* r->keepalive, which nginx clears when upstream fails in mid-stream */
     unsigned                      keepalive:1;
 
@@ -50,6 +58,9 @@ struct ngx_http_llm_exchange_s {
 
     /* the clocks have stopped for good */
     unsigned                      finalized:1;
+
+    /* it is ended from outside: llm_cancel, shutdown */
+    unsigned                      ending:1;
 
     /* upstream broke its own framing */
     unsigned                      broken:1;

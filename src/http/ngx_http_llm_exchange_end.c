@@ -8,6 +8,7 @@
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_account.h"
 #include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_live.h"
 #include "ngx_http_llm_relay.h"
 
 
@@ -36,6 +37,7 @@ ngx_http_llm_exchange_finalize(ngx_http_request_t *r, ngx_int_t rc)
     }
 
     ngx_http_llm_overrun_stop(ctx);
+    ngx_http_llm_live_remove(ex);
 
     ex->finalized = 1;
 
@@ -52,14 +54,18 @@ ngx_http_llm_exchange_finalize(ngx_http_request_t *r, ngx_int_t rc)
     if (!u->header_sent) {
         ngx_http_llm_exchange_end_header(r, ctx, rc);
 
-    } else if (rc == NGX_HTTP_BAD_GATEWAY || rc == NGX_HTTP_GATEWAY_TIME_OUT) {
+    } else if (rc == NGX_HTTP_BAD_GATEWAY
+               || rc == NGX_HTTP_GATEWAY_TIME_OUT
+               || ex->ending)
+    {
         ngx_http_llm_exchange_end_stream(r, ctx);
     }
 }
 
 
 /*
- * Upstream failed in mid-stream.  nginx would break off the connection: what
+ * Upstream failed in mid-stream, or the stream is ended from outside.  nginx
+ * would break off the connection: what
  * is pending goes out, then the relay's error event with the end of the
  * body.  nginx's flush that follows is swallowed there.
  */

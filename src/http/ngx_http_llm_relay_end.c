@@ -167,6 +167,16 @@ ngx_http_llm_relay_error(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         message = "Rate limit reached for tokens: the answer was cut.";
         break;
 
+    case NGX_HTTP_LLM_END_CANCELLED:
+        err = NGX_LLM_ERR_CANCELLED;
+        message = "The request was cancelled.";
+        break;
+
+    case NGX_HTTP_LLM_END_SHUTDOWN:
+        err = NGX_LLM_ERR_SHUTDOWN;
+        message = "The server is shutting down.";
+        break;
+
     default:
         err = NGX_LLM_ERR_UPSTREAM;
         message = "The model server ended the answer before it was complete.";

@@ -9,12 +9,6 @@
 #include "ngx_http_llm_relay.h"
 #include "ngx_http_llm_variables.h"
 
-#include <sys/random.h>
-
-
-/* bytes of randomness in an id, twice as many in hex */
-#define NGX_HTTP_LLM_ID_BYTES  16
-
 
 /* which count: the data of ngx_http_llm_count_variable() */
 
@@ -223,13 +217,10 @@ ngx_http_llm_set_variable(ngx_http_variable_value_t *v, u_char *data,
 }
 
 
-/* not to be guessed: whoever knows it may end the stream */
-
 static ngx_int_t
 ngx_http_llm_id_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     uintptr_t data)
 {
-    u_char               random[NGX_HTTP_LLM_ID_BYTES];
     ngx_http_llm_ctx_t  *ctx;
 
     ctx = ngx_http_llm_find_ctx(r);
@@ -239,21 +230,8 @@ ngx_http_llm_id_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         return NGX_OK;
     }
 
-    if (ctx->id.len == 0) {
-
-        if (getrandom(random, sizeof(random), 0) != sizeof(random)) {
-            ngx_log_error(NGX_LOG_CRIT, r->connection->log, ngx_errno,
-                          "getrandom() failed");
-            return NGX_ERROR;
-        }
-
-        ctx->id.data = ngx_pnalloc(r->pool, 2 * sizeof(random));
-        if (ctx->id.data == NULL) {
-            return NGX_ERROR;
-        }
-
-        ngx_hex_dump(ctx->id.data, random, sizeof(random));
-        ctx->id.len = 2 * sizeof(random);
+    if (ngx_http_llm_make_id(ctx) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     ngx_http_llm_set_variable(v, ctx->id.data, ctx->id.len);

@@ -5,7 +5,6 @@
  */
 
 
-#include "ngx_http_llm_bell.h"
 #include "ngx_http_llm_wait.h"
 
 
@@ -22,20 +21,16 @@ typedef struct {
 
 static void ngx_http_llm_wait_write_handler(ngx_http_request_t *r);
 static void ngx_http_llm_wait_timer_handler(ngx_event_t *ev);
-static void ngx_http_llm_wait_bell_handler(ngx_event_t *ev);
 static void ngx_http_llm_wait_cleanup(void *data);
 
 
 static ngx_queue_t  ngx_http_llm_wait_queue;
 
 
-ngx_int_t
-ngx_http_llm_wait_init_process(ngx_cycle_t *cycle)
+void
+ngx_http_llm_wait_init_process(void)
 {
     ngx_queue_init(&ngx_http_llm_wait_queue);
-
-    return ngx_http_llm_bell_init_process(cycle,
-                                          ngx_http_llm_wait_bell_handler);
 }
 
 
@@ -146,8 +141,8 @@ ngx_http_llm_wait_timer_handler(ngx_event_t *ev)
 
 /* timers of the same time expire in the order in which they were set */
 
-static void
-ngx_http_llm_wait_bell_handler(ngx_event_t *ev)
+void
+ngx_http_llm_wait_hear(void)
 {
     ngx_queue_t          *q;
     ngx_msec_int_t        left_ms;

@@ -45,7 +45,11 @@ ngx_int_t ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
 
 /* those who sleep in this worker, in the order in which they came */
 
-ngx_int_t ngx_http_llm_wait_init_process(ngx_cycle_t *cycle);
+void ngx_http_llm_wait_init_process(void);
+
+/* the bell has rung */
+
+void ngx_http_llm_wait_hear(void);
 
 
 #endif /* _NGX_HTTP_LLM_WAIT_H_INCLUDED_ */
