@@ -13,7 +13,7 @@ package LlmClient;
 #     @clients = LlmClient::load($port, $requests, $at_once, %options);
 #
 # Options: sim, the faults and times that llm-sim is asked for; headers, a
-# hash; path; body.
+# hash; path; body; http2, the same by curl and HTTP/2 without TLS.
 
 use strict;
 use warnings;
@@ -28,6 +28,8 @@ our $Timeout = 20;
 sub open {
     my ($class, $port, %options) = @_;
     my ($body, $path, $self, $sock, %headers);
+
+    return $class->open_http2($port, %options) if $options{http2};
 
     $sock = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
                                   PeerPort => $port, Proto => 'tcp')
@@ -55,6 +57,33 @@ sub open {
 }
 
 
+# curl's output, the response's header included
+
+sub open_http2 {
+    my ($class, $port, %options) = @_;
+    my ($body, $path, $pid, $sock, %headers);
+
+    $body = $options{body} // '{"model":"sim","stream":true,"messages":'
+                              . '[{"role":"user","content":"hello"}]}';
+    $path = $options{path} // '/v1/chat/completions';
+
+    %headers = ('Content-Type' => 'application/json',
+                'X-LLM-Sim' => $options{sim} // 'tokens=8',
+                %{$options{headers} // {}});
+
+    $pid = CORE::open $sock, '-|', 'curl', '-sNi', '--http2-prior-knowledge',
+                '--data-binary', $body,
+                (map { ('-H', "$_: $headers{$_}") } sort keys %headers),
+                "http://127.0.0.1:$port$path"
+        or die "curl: $!\n";
+
+    $sock->blocking(0);
+
+    return bless { sock => $sock, raw => '', start => time, pid => $pid,
+                   http2 => 1 }, $class;
+}
+
+
 # reads what is there; false when nothing more will come
 
 sub pump {
@@ -69,6 +98,7 @@ sub pump {
 
     return 1 if !defined $n && $!{EAGAIN};
 
+    $self->{over} = 1;
     $self->close;
 
     return 0;
@@ -80,7 +110,17 @@ sub close {
 
     return if !$self->{sock};
 
-    $self->{sock}->close;
+    # one that leaves in mid-stream is to do so at once
+
+    kill 'KILL', $self->{pid} if $self->{pid} && !$self->{over};
+
+    {
+        local ($?, $!);
+
+        $self->{sock}->close;
+        $self->{exit} = $? if $self->{pid};
+    }
+
     $self->{sock} = undef;
     $self->{seconds} = time - $self->{start};
 }
@@ -134,7 +174,7 @@ sub status {
 
     await_header($self);
 
-    return $self->{raw} =~ m{^HTTP/1\.\d (\d+)} ? $1 : 0;
+    return $self->{raw} =~ m{^HTTP/[\d.]+ (\d+)} ? $1 : 0;
 }
 
 
@@ -155,12 +195,41 @@ sub body {
 }
 
 
+# without the framing of its chunks
+
+sub content {
+    my ($self) = @_;
+    my ($body, $content) = ($self->body, '');
+
+    return $body if $self->{http2};
+
+    while ($body =~ /\G([0-9a-f]+)\r\n/gc) {
+        $content .= substr $body, pos($body), hex $1;
+        pos($body) = pos($body) + hex($1) + 2;
+
+        last if pos($body) > length $body;
+    }
+
+    return $content;
+}
+
+
+# the transport ended as it should
+
+sub clean {
+    my ($self) = @_;
+
+    return $self->{http2} ? $self->{exit} == 0
+                          : $self->body =~ /\r\n0\r\n\r\n$/;
+}
+
+
 # the answer ended with its terminal marker, and its transport cleanly
 
 sub complete {
     my ($self) = @_;
 
-    return $self->body =~ /data: \[DONE\]/ && $self->body =~ /\r\n0\r\n\r\n$/;
+    return $self->body =~ /data: \[DONE\]/ && $self->clean;
 }
 
 

@@ -1,0 +1,163 @@
+# Copyright (C) the ngx_http_llm_stream_module authors
+# SPDX-License-Identifier: BSD-2-Clause
+
+package LlmPair;
+
+# An nginx of two workers in front of llm-sim, for HTTP/1.1 and HTTP/2.
+#
+#     $pair = LlmPair->start(location => 'llm_heartbeat 1s;',
+#                            main => 'worker_shutdown_timeout 2s;',
+#                            server => 'location /x/ { ... }');
+#     $client = $pair->open(http2 => 1, sim => ...);    see LlmClient
+#     @lines = $pair->lines(2);     of the log, when there are so many: hashes
+#                                   by names as in LlmBlock, and time, pid, n
+#     $pair->await(sub { ... });    true when that becomes true in time
+#     $pair->end('name', qr/.../);  no faults were logged, but for these
+#
+# The response's X-Id is $llm_id, X-Pid the worker's.
+
+use strict;
+use warnings;
+
+use File::Path qw( remove_tree );
+use Test::More ();
+use Time::HiRes qw( sleep time );
+
+use LlmBlock ();
+use LlmClient;
+use LlmNginx;
+use LlmTest ();
+
+
+sub start {
+    my ($class, %options) = @_;
+    my ($format, $http, $self);
+
+    LlmTest::sim_start();
+    LlmTest::sim_reset();
+
+    $self = bless { dir => "$ENV{TEST_NGINX_SERVROOT}-pair",
+                    port => $ENV{TEST_NGINX_SERVER_PORT} }, $class;
+
+    $format = join ' ', map { "$_=\$llm_$_" } @LlmBlock::Variables;
+
+    # with sockets of their own both workers get requests
+
+    $http = <<"END";
+    log_format llm '$format status=\$status time=\$request_time pid=\$pid '
+                   'n=\$http_x_n';
+    @{[ $options{http} // '' ]}
+
+    server {
+        listen 127.0.0.1:$self->{port} reuseport;
+        listen 127.0.0.1:@{[ $self->{port} + 1 ]} http2 reuseport;
+
+        access_log logs/llm.log llm;
+
+        @{[ $options{server} // '' ]}
+
+        location / {
+            llm_stream on;
+            @{[ $options{location} // '' ]}
+            add_header X-Id \$llm_id;
+            add_header X-Pid \$pid;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_pass http://127.0.0.1:@{[ LlmTest::sim_port(1) ]};
+        }
+    }
+END
+
+    $self->{http} = $http;
+    $self->{nginx} = LlmNginx->start(
+        binary => LlmTest::nginx(), module => LlmTest::module(),
+        dir => $self->{dir}, http => $http,
+        main => 'worker_processes 2; ' . ($options{main} // ''));
+
+    return $self;
+}
+
+
+sub open {
+    my ($self, %options) = @_;
+
+    return LlmClient->open($self->{port} + ($options{http2} ? 1 : 0),
+                           %options);
+}
+
+
+# behind so many events
+
+sub open_at {
+    my ($self, $events, %options) = @_;
+    my $client = $self->open(%options);
+
+    LlmClient::await(sub { (() = $_[0]{raw} =~ /^data: /mg) < $events },
+                     $client);
+
+    return $client;
+}
+
+
+sub await {
+    my ($self, $happened, $seconds) = @_;
+    my $deadline = time + ($seconds // 5);
+
+    for ( ;; ) {
+        return 1 if $happened->();
+        return 0 if time > $deadline;
+
+        sleep 0.01;
+    }
+}
+
+
+sub lines {
+    my ($self, $count) = @_;
+    my @lines;
+
+    $self->await(sub {
+        CORE::open my $log, '<', "$self->{dir}/logs/llm.log" or return;
+        @lines = <$log>;
+
+        return @lines >= $count;
+    });
+
+    return map { +{ /(\w+)=(\S*)/g } } @lines;
+}
+
+
+# upstream has seen so many of its clients leave, within a second
+
+sub aborted {
+    my ($self, $name, $aborted) = @_;
+    my $start = time;
+    my $stats;
+
+    $self->await(sub {
+        $stats = LlmTest::sim_stats();
+
+        return $stats->{aborted} == $aborted && $stats->{inflight} == 0;
+    }, 1);
+
+    Test::More::is($stats->{aborted}, $aborted, "$name: upstream was closed");
+    Test::More::is($stats->{inflight}, 0, "$name: nothing goes on there");
+    Test::More::cmp_ok(time - $start, '<', 1, "$name: within a second");
+
+    return $stats;
+}
+
+
+sub end {
+    my ($self, $name, $expected) = @_;
+
+    Test::More::is_deeply([ $self->{nginx}->faults($expected) ], [],
+                          "$name: no faults logged");
+
+    $self->{nginx}->stop;
+
+    remove_tree($self->{dir}) if Test::More->builder->is_passing;
+}
+
+
+1;
