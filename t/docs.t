@@ -84,7 +84,7 @@ sub conf_faults {
 
     $text =~ s/^\s*#.*$//mg;
 
-    %used = map { $_ => 1 } $text =~ /^\s*(llm_\w+)\s/mg;
+    %used = map { $_ => 1 } $text =~ /^\s*(llm_\w+)[\s;]/mg;
     %named = map { $_ => 1 } $text =~ /\$(llm_\w+)/g;
 
     for my $name (sort keys %$directives) {
