@@ -209,3 +209,28 @@ end: client_abort
 status: 200
 usage_source: estimate
 completion_tokens: /\d{4,}/
+
+
+
+=== TEST 8: a client that leaves before its request was read is logged as such
+--- http_config
+llm_limit_zone $host zone=t:1m tokens=1M/m;
+--- location
+llm_limit zone=t;
+--- request
+GET /up
+--- error_code: 404
+--- live eval
+sub {
+    my ($name) = @_;
+    my $client = LlmClient->open($main::Port,
+                                 headers => { 'Content-Length' => 1000 });
+
+    Time::HiRes::sleep(0.1);
+    $client->close;
+    main::gone($name, 0);
+}
+--- log
+end: client_abort
+usage_source: none
+status: 400

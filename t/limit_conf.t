@@ -64,6 +64,11 @@ my @Bad = (
     "$Zone zone=t:1m tokens=1/m burst=0;"
         => 'invalid value "burst=0" in llm_limit_zone, allowed is a number '
            . 'above 0',
+    "$Zone zone=t:1m tokens=1/d burst=100k;"
+        => 'invalid value "burst=100000" in llm_limit_zone, allowed is what '
+           . 'the rate gives in 146 years, 53375',
+    "$Zone zone=t:1m requests=1/d requests_burst=53376;"
+        => 'invalid value "requests_burst=53376" in llm_limit_zone',
     "$Zone zone=t:1m tokens=1/m burst=1/m;"
         => 'invalid value "burst=1/m"',
     "$Zone zone=t:1m requests=1/m burst=1;"

@@ -271,3 +271,22 @@ X-Dialect: openai
 --- response_body_like: \[DONE\]
 --- no_error_log
 exited on signal
+
+
+
+=== TEST 12: a post_action takes no tokens
+--- http_config
+llm_limit_zone $host zone=t:1m tokens=1k/d;
+--- location
+post_action /behind;
+--- config
+location = /behind {
+    llm_stream on;
+    llm_limit zone=t reserve=700;
+    access_log $TEST_NGINX_SERVROOT/logs/llm.log llm;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1/v1/chat/completions;
+}
+--- log
+end: done
+limit_status: -
+reserved_tokens: -

@@ -25,7 +25,7 @@
 #define NGX_LLM_NS             ((int64_t) 1000000000)
 
 
-typedef __int128  ngx_llm_int128_t;
+typedef unsigned __int128  ngx_llm_uint128_t;
 
 
 static int64_t ngx_llm_bucket_scale(int64_t n, int64_t mul, int64_t div,
@@ -138,17 +138,20 @@ ngx_llm_bucket_full_in(const ngx_llm_bucket_t *bucket, int64_t now_ns)
 static int64_t
 ngx_llm_bucket_scale(int64_t n, int64_t mul, int64_t div, int up)
 {
-    int64_t           product;
-    ngx_llm_int128_t  wide;
+    int64_t            product;
+    ngx_llm_uint128_t  quotient, wide;
 
     if (!__builtin_mul_overflow(n, mul, &product)) {
         return product / div + (up && product % div != 0);
     }
 
-    wide = (ngx_llm_int128_t) n * mul;
-    wide = wide / div + (up && wide % div != 0);
+    /* one division: it is a call of some 30 instructions, the rest is not */
 
-    return (wide > INT64_MAX) ? INT64_MAX : (int64_t) wide;
+    wide = (ngx_llm_uint128_t) n * mul;
+    quotient = wide / div;
+    quotient += (up && quotient * div != wide);
+
+    return (quotient > INT64_MAX) ? INT64_MAX : (int64_t) quotient;
 }
 
 
@@ -165,10 +168,17 @@ ngx_llm_bucket_burst(const ngx_llm_rate_t *rate)
         return rate->burst;
     }
 
-    max = ngx_llm_bucket_scale(NGX_LLM_BUCKET_MAX_NS, rate->tokens,
-                               rate->period_ns, 0);
+    max = ngx_llm_rate_most(rate);
 
     return (rate->burst < max) ? rate->burst : max;
+}
+
+
+int64_t
+ngx_llm_rate_most(const ngx_llm_rate_t *rate)
+{
+    return ngx_llm_bucket_scale(NGX_LLM_BUCKET_MAX_NS, rate->tokens,
+                                rate->period_ns, 0);
 }
 
 

@@ -82,6 +82,10 @@ int64_t ngx_llm_bucket_level(const ngx_llm_bucket_t *bucket,
 int64_t ngx_llm_bucket_full_in(const ngx_llm_bucket_t *bucket,
     int64_t now_ns);
 
+/* the largest burst that counts: what the rate fills in 146 years */
+
+int64_t ngx_llm_rate_most(const ngx_llm_rate_t *rate);
+
 /*
  * Reads a RATE: digits, optional k, M or G (powers of ten), "/", one of
  * s m h d.  "", "0" and "off" are rates of 0 tokens.  Sets tokens and

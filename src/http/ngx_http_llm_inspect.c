@@ -14,6 +14,7 @@
 static ngx_int_t ngx_http_llm_read_body(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_loc_conf_t *llcf);
 static void ngx_http_llm_body_handler(ngx_http_request_t *r);
+static void ngx_http_llm_body_cleanup(void *data);
 static ngx_int_t ngx_http_llm_inspect(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_loc_conf_t *llcf);
 static ngx_int_t ngx_http_llm_gather_body(ngx_http_request_t *r,
@@ -37,7 +38,9 @@ ngx_http_llm_handler(ngx_http_request_t *r)
 
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
 
-    if (!llcf->enable || r != r->main) {
+    /* a post_action comes behind the answer: it takes no tokens */
+
+    if (!llcf->enable || r != r->main || r->post_action) {
         return NGX_DECLINED;
     }
 
@@ -104,7 +107,8 @@ static ngx_int_t
 ngx_http_llm_read_body(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_loc_conf_t *llcf)
 {
-    ngx_int_t  rc;
+    ngx_int_t            rc;
+    ngx_http_cleanup_t  *cln;
 
     if (r->headers_in.content_length_n > (off_t) llcf->body_max_bytes
         && llcf->limit.limits)
@@ -122,6 +126,16 @@ ngx_http_llm_read_body(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         ctx->body_read = 1;
         return NGX_OK;
     }
+
+    /* not the pool's: that runs behind the log */
+
+    cln = ngx_http_cleanup_add(r, 0);
+    if (cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    cln->handler = ngx_http_llm_body_cleanup;
+    cln->data = ctx;
 
     rc = ngx_http_read_client_request_body(r, ngx_http_llm_body_handler);
 
@@ -145,6 +159,23 @@ ngx_http_llm_body_handler(ngx_http_request_t *r)
 
     r->write_event_handler = ngx_http_core_run_phases;
     ngx_http_core_run_phases(r);
+}
+
+
+/* the client left, or fell silent, before all of its request was there */
+
+static void
+ngx_http_llm_body_cleanup(void *data)
+{
+    ngx_http_llm_ctx_t  *ctx = data;
+
+    ngx_connection_t  *c;
+
+    c = ctx->request->connection;
+
+    if (!ctx->body_read && (c->error || c->timedout)) {
+        ctx->end = NGX_HTTP_LLM_END_CLIENT_ABORT;
+    }
 }
 
 

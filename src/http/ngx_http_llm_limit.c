@@ -239,12 +239,31 @@ ngx_http_llm_limit_look(ngx_http_llm_ctx_t *ctx)
 static void
 ngx_http_llm_limit_wake(ngx_http_llm_charge_t *charge)
 {
-    ngx_uint_t            i;
-    ngx_http_llm_part_t  *part;
+    int64_t                full_ns[NGX_HTTP_LLM_BUDGETS];
+    int64_t                last_ns[NGX_HTTP_LLM_BUDGETS];
+    ngx_uint_t             b, i;
+    ngx_http_llm_part_t   *part;
+    ngx_http_llm_quota_t  *quota;
+
+    ngx_memzero(last_ns, sizeof(last_ns));
 
     for (i = 0; i < charge->nparts; i++) {
         part = &charge->parts[i];
-        ngx_http_llm_zone_wake(&part->zone->zone, part->hold);
+
+        ngx_http_llm_zone_wake(&part->zone->zone, part->hold, full_ns,
+                               ngx_http_llm_zone_now());
+
+        for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
+            last_ns[b] = ngx_max(last_ns[b], full_ns[b]);
+        }
+    }
+
+    /* what came back meanwhile brings it forward */
+
+    for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
+        quota = &charge->quotas[b];
+        quota->reset_ms = ngx_min(quota->reset_ms,
+                                  ngx_http_llm_limit_ms(last_ns[b]));
     }
 }
 
@@ -266,12 +285,12 @@ ngx_http_llm_limit_waited(ngx_http_llm_ctx_t *ctx, ngx_msec_t slept_ms,
         return;
     }
 
-    ngx_http_llm_limit_wake(charge);
-
     /* the headers tell how it is when they are sent */
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
         quota = &charge->quotas[b];
         quota->reset_ms -= ngx_min(quota->reset_ms, slept_ms);
     }
+
+    ngx_http_llm_limit_wake(charge);
 }

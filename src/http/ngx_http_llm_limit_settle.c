@@ -10,14 +10,14 @@
 
 
 static void ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx,
-    const ngx_llm_usage_t *usage);
+    const ngx_llm_usage_t *usage, ngx_uint_t keep);
 
 
 void
 ngx_http_llm_limit_settle(ngx_http_llm_ctx_t *ctx,
     const ngx_llm_usage_t *usage)
 {
-    ngx_http_llm_limit_end(ctx, usage);
+    ngx_http_llm_limit_end(ctx, usage, 0);
 }
 
 
@@ -26,36 +26,20 @@ ngx_http_llm_limit_settle(ngx_http_llm_ctx_t *ctx,
 void
 ngx_http_llm_limit_abandon(ngx_http_llm_ctx_t *ctx)
 {
-    ngx_http_llm_limit_end(ctx, NULL);
+    ngx_http_llm_limit_end(ctx, NULL, 0);
 }
 
 
 void
 ngx_http_llm_limit_keep(ngx_http_llm_ctx_t *ctx)
 {
-    ngx_uint_t              i;
-    ngx_http_llm_part_t    *part;
-    ngx_http_llm_charge_t  *charge;
-
-    charge = ctx->charge;
-
-    if (charge == NULL || !charge->open) {
-        return;
-    }
-
-    charge->open = 0;
-
-    for (i = 0; i < charge->nparts; i++) {
-        part = &charge->parts[i];
-
-        ngx_http_llm_zone_settle(&part->zone->zone, part->hold, NULL, -1,
-                                 ngx_http_llm_zone_now());
-    }
+    ngx_http_llm_limit_end(ctx, NULL, 1);
 }
 
 
 static void
-ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage)
+ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage,
+    ngx_uint_t keep)
 {
     int64_t                  completion, costs[NGX_HTTP_LLM_BUDGETS], learned;
     ngx_uint_t               i, moved;
@@ -88,14 +72,14 @@ ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage)
                                              completion, usage->reasoning);
         }
 
-        ngx_log_debug3(NGX_LOG_DEBUG_HTTP, ctx->request->connection->log, 0,
-                       "llm limit: zone \"%V\" settled:%L requests:%L",
+        ngx_log_debug4(NGX_LOG_DEBUG_HTTP, ctx->request->connection->log, 0,
+                       "llm limit: zone \"%V\" settled:%L requests:%L keep:%ui",
                        &part->zone->zone.shm_zone->shm.name,
                        costs[NGX_HTTP_LLM_TOKENS],
-                       costs[NGX_HTTP_LLM_REQUESTS]);
+                       costs[NGX_HTTP_LLM_REQUESTS], keep);
 
         moved |= ngx_http_llm_zone_settle(&part->zone->zone, part->hold,
-                                          costs, learned,
+                                          keep ? NULL : costs, learned,
                                           ngx_http_llm_zone_now());
     }
 

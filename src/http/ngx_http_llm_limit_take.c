@@ -138,6 +138,7 @@ static ngx_int_t
 ngx_http_llm_limit_burst(ngx_http_request_t *r, ngx_http_llm_limit_zone_t *lz,
     ngx_uint_t b, ngx_llm_rate_t *rate)
 {
+    int64_t                    most;
     ngx_str_t                  value;
     const char                *reason;
     ngx_llm_str_t              text;
@@ -169,6 +170,18 @@ ngx_http_llm_limit_burst(ngx_http_request_t *r, ngx_http_llm_limit_zone_t *lz,
 
     if (rate->burst == 0) {
         rate->burst = rate->tokens;
+    }
+
+    if (lz->budgets[b].rate || burst) {
+        most = ngx_llm_rate_most(rate);
+
+        if (rate->burst > most) {
+            ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                          "llm limit: burst %L for zone \"%V\" is more than "
+                          "its rate gives in 146 years, %L is used",
+                          rate->burst, &lz->zone.shm_zone->shm.name, most);
+            rate->burst = most;
+        }
     }
 
     return NGX_OK;

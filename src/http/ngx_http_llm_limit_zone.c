@@ -63,6 +63,8 @@ static char *ngx_http_llm_limit_zone_arg(ngx_conf_t *cf, ngx_command_t *cmd,
     ngx_http_llm_limit_args_t *args, ngx_str_t *arg);
 static char *ngx_http_llm_limit_zone_check(ngx_conf_t *cf,
     ngx_command_t *cmd, ngx_http_llm_limit_args_t *args);
+static char *ngx_http_llm_limit_zone_bursts(ngx_conf_t *cf,
+    ngx_command_t *cmd, ngx_http_llm_limit_args_t *args);
 static void ngx_http_llm_limit_zone_weights(ngx_http_llm_limit_args_t *args);
 static char *ngx_http_llm_limit_set_zone(ngx_conf_t *cf,
     ngx_http_llm_limit_args_t *args, ngx_str_t *value, void *slot);
@@ -318,6 +320,40 @@ ngx_http_llm_limit_zone_check(ngx_conf_t *cf, ngx_command_t *cmd,
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\" %s",
                            &cmd->name, needs);
         return NGX_CONF_ERROR;
+    }
+
+    return ngx_http_llm_limit_zone_bursts(cf, cmd, args);
+}
+
+
+/* those that come from variables are looked at when they come */
+
+static char *
+ngx_http_llm_limit_zone_bursts(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_http_llm_limit_args_t *args)
+{
+    int64_t          most;
+    ngx_uint_t       b;
+    ngx_llm_rate_t  *rate;
+
+    static char  *names[NGX_HTTP_LLM_BUDGETS] = { "burst", "requests_burst" };
+
+    for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
+        rate = &args->lz->budgets[b].fixed;
+
+        if (rate->tokens == 0 || rate->burst == 0) {
+            continue;
+        }
+
+        most = ngx_llm_rate_most(rate);
+
+        if (rate->burst > most) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid value \"%s=%L\" in %V, allowed is "
+                               "what the rate gives in 146 years, %L",
+                               names[b], rate->burst, &cmd->name, most);
+            return NGX_CONF_ERROR;
+        }
     }
 
     return NGX_CONF_OK;

@@ -130,17 +130,18 @@ ngx_http_llm_zone_moved(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
 
 
 void
-ngx_http_llm_zone_wake(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold)
+ngx_http_llm_zone_wake(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
+    int64_t *full_ns, int64_t now_ns)
 {
-    /* nobody else changes this */
-
-    if (!hold->asleep) {
-        return;
-    }
+    ngx_uint_t  b;
 
     ngx_shmtx_lock(&zone->shpool->mutex);
 
     ngx_http_llm_queue_leave_locked(hold);
+
+    for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
+        full_ns[b] = ngx_llm_bucket_full_in(&hold->key->buckets[b], now_ns);
+    }
 
     ngx_shmtx_unlock(&zone->shpool->mutex);
 }

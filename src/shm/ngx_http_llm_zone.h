@@ -215,10 +215,13 @@ ngx_uint_t ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone,
 ngx_uint_t ngx_http_llm_zone_moved(ngx_http_llm_zone_t *zone,
     ngx_http_llm_hold_t *hold, int64_t *start_ns);
 
-/* its request goes on: its place in the queue is behind it */
+/*
+ * Its request goes on: its place in the queue is behind it.  Returns
+ * nanoseconds until each budget is full again, as of now.
+ */
 
 void ngx_http_llm_zone_wake(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_hold_t *hold);
+    ngx_http_llm_hold_t *hold, int64_t *full_ns, int64_t now_ns);
 
 /*
  * Gives back the holds of the process pid, or with NGX_INVALID_PID those of
