@@ -234,3 +234,24 @@ sub {
 end: client_abort
 usage_source: none
 status: 400
+
+
+
+=== TEST 9: what was seen is estimated by what this model's answers taught
+--- location
+--- request
+GET /up
+--- error_code: 404
+--- live eval
+sub {
+    my $twice = 'tokens=60; usage={"prompt_tokens":9,"completion_tokens":240}';
+
+    LlmClient->open($main::Port, sim => $twice)->finish for 1 .. 3;
+    LlmClient->open($main::Port,
+                    sim => 'tokens=90; fault=close; at=60')->finish;
+    Time::HiRes::sleep(0.1);
+}
+--- log
+end: upstream_truncated
+usage_source: estimate
+completion_tokens: /2[2-5]\d/

@@ -222,8 +222,8 @@ ngx_http_llm_account_bill(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
 
-    ratio = ngx_http_llm_model_ratio(lmcf->models, ctx->model.data,
-                                     ctx->model.len);
+    ratio = ngx_http_llm_model_ratio(lmcf->models, &ctx->model,
+                                     NGX_HTTP_LLM_MODEL_COMPLETION);
 
     seen_tokens = ngx_llm_estimate(&ratio,
                                    ngx_llm_estimate_raw(&answer->content), 0);
@@ -235,31 +235,44 @@ ngx_http_llm_account_bill(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 }
 
 
-/* the prompt's estimate, beside upstream's own count of it */
+/* our estimates, beside upstream's own counts */
 
 static void
 ngx_http_llm_account_learn(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
-    int64_t                    part_tokens, reported;
+    int64_t                    reported;
+    ngx_llm_answer_t          *answer;
     ngx_llm_request_t         *facts;
     ngx_http_llm_main_conf_t  *lmcf;
 
     facts = ctx->facts;
 
-    if (facts == NULL
-        || facts->images
-        || facts->audios
-        || ctx->relay == NULL
-        || ctx->relay->answer.usage.prompt <= 0)
-    {
+    if (facts == NULL || ctx->relay == NULL) {
         return;
     }
 
-    part_tokens = ngx_llm_request_part_tokens(facts);
-    reported = ctx->relay->answer.usage.prompt - part_tokens;
-
     lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
+    answer = &ctx->relay->answer;
 
-    ngx_http_llm_model_learn(lmcf->models, ctx->model.data, ctx->model.len,
-                             ctx->raw_tokens, reported);
+    if (!facts->images && !facts->audios && answer->usage.prompt > 0) {
+        reported = answer->usage.prompt - ngx_llm_request_part_tokens(facts);
+
+        ngx_http_llm_model_learn(lmcf->models, &ctx->model,
+                                 NGX_HTTP_LLM_MODEL_PROMPT, ctx->raw_tokens,
+                                 reported);
+    }
+
+    /* what a model thinks it may count, but not show */
+
+    if (answer->usage.completion > 0
+        && answer->usage.reasoning <= 0
+        && !(answer->seen & NGX_LLM_EV_UNREAD)
+        && (!ctx->relay->stream
+            || (answer->seen & (NGX_LLM_EV_END|NGX_LLM_EV_FINISH))))
+    {
+        ngx_http_llm_model_learn(lmcf->models, &ctx->model,
+                                 NGX_HTTP_LLM_MODEL_COMPLETION,
+                                 ngx_llm_estimate_raw(&answer->content),
+                                 answer->usage.completion);
+    }
 }

@@ -372,8 +372,8 @@ ngx_http_llm_estimate(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
 
-    ratio = ngx_http_llm_model_ratio(lmcf->models, ctx->model.data,
-                                     ctx->model.len);
+    ratio = ngx_http_llm_model_ratio(lmcf->models, &ctx->model,
+                                     NGX_HTTP_LLM_MODEL_PROMPT);
 
     ctx->raw_tokens = ngx_llm_estimate_raw(&ctx->facts->text);
     ctx->estimated_tokens = ngx_llm_estimate(&ratio, ctx->raw_tokens,

@@ -156,8 +156,8 @@ ngx_http_llm_overrun_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
 
-    overrun->ratio = ngx_http_llm_model_ratio(lmcf->models, ctx->model.data,
-                                              ctx->model.len);
+    overrun->ratio = ngx_http_llm_model_ratio(lmcf->models, &ctx->model,
+                                              NGX_HTTP_LLM_MODEL_COMPLETION);
     charge = ctx->charge;
     limits = charge->limits->elts;
 

@@ -8,7 +8,7 @@
 #include "ngx_http_llm_model.h"
 
 
-#define NGX_HTTP_LLM_MODEL_VERSION  1
+#define NGX_HTTP_LLM_MODEL_VERSION  2
 
 /*
  * A name's hash says which row it may stand in; within a row the slot that
@@ -18,7 +18,7 @@
 #define NGX_HTTP_LLM_MODEL_ROWS     64
 #define NGX_HTTP_LLM_MODEL_SLOTS    8
 
-/* the table needs four pages in one piece, the slab some for itself */
+/* the table needs five pages in one piece, the slab some for itself */
 #define NGX_HTTP_LLM_MODEL_PAGES    16
 
 
@@ -28,7 +28,7 @@ typedef struct {
 
     ngx_msec_t                    used_ms;
 
-    ngx_llm_ratio_t               ratio;
+    ngx_llm_ratio_t               ratios[NGX_HTTP_LLM_MODEL_TEXTS];
 } ngx_http_llm_model_slot_t;
 
 
@@ -41,7 +41,7 @@ typedef struct {
 
 static ngx_int_t ngx_http_llm_model_init_zone(ngx_shm_zone_t *shm_zone,
     void *data);
-static uint64_t ngx_http_llm_model_hash(const u_char *model, size_t len);
+static uint64_t ngx_http_llm_model_hash(const ngx_str_t *model);
 static ngx_http_llm_model_slot_t *ngx_http_llm_model_find_locked(
     ngx_shm_zone_t *zone, uint64_t hash);
 
@@ -104,15 +104,15 @@ ngx_http_llm_model_init_zone(ngx_shm_zone_t *shm_zone, void *data)
 
 
 ngx_llm_ratio_t
-ngx_http_llm_model_ratio(ngx_shm_zone_t *zone, const u_char *model,
-    size_t len)
+ngx_http_llm_model_ratio(ngx_shm_zone_t *zone, const ngx_str_t *model,
+    ngx_http_llm_model_text_e text)
 {
     uint64_t                    hash;
     ngx_llm_ratio_t             ratio;
     ngx_slab_pool_t            *shpool;
     ngx_http_llm_model_slot_t  *slot;
 
-    hash = ngx_http_llm_model_hash(model, len);
+    hash = ngx_http_llm_model_hash(model);
     shpool = zone->data;
 
     ngx_memzero(&ratio, sizeof(ngx_llm_ratio_t));
@@ -123,7 +123,12 @@ ngx_http_llm_model_ratio(ngx_shm_zone_t *zone, const u_char *model,
 
     if (slot->hash == hash) {
         slot->used_ms = ngx_current_msec;
-        ratio = slot->ratio;
+
+        if (slot->ratios[text].samples == 0) {
+            text = NGX_HTTP_LLM_MODEL_PROMPT;
+        }
+
+        ratio = slot->ratios[text];
     }
 
     ngx_shmtx_unlock(&shpool->mutex);
@@ -135,14 +140,15 @@ ngx_http_llm_model_ratio(ngx_shm_zone_t *zone, const u_char *model,
 /* names come from clients, but only what upstream answered takes a slot */
 
 void
-ngx_http_llm_model_learn(ngx_shm_zone_t *zone, const u_char *model,
-    size_t len, int64_t raw_tokens, int64_t reported_tokens)
+ngx_http_llm_model_learn(ngx_shm_zone_t *zone, const ngx_str_t *model,
+    ngx_http_llm_model_text_e text, int64_t raw_tokens,
+    int64_t reported_tokens)
 {
     uint64_t                    hash;
     ngx_slab_pool_t            *shpool;
     ngx_http_llm_model_slot_t  *slot;
 
-    hash = ngx_http_llm_model_hash(model, len);
+    hash = ngx_http_llm_model_hash(model);
     shpool = zone->data;
 
     ngx_shmtx_lock(&shpool->mutex);
@@ -156,19 +162,19 @@ ngx_http_llm_model_learn(ngx_shm_zone_t *zone, const u_char *model,
 
     slot->used_ms = ngx_current_msec;
 
-    ngx_llm_ratio_learn(&slot->ratio, raw_tokens, reported_tokens);
+    ngx_llm_ratio_learn(&slot->ratios[text], raw_tokens, reported_tokens);
 
     ngx_shmtx_unlock(&shpool->mutex);
 }
 
 
 static uint64_t
-ngx_http_llm_model_hash(const u_char *model, size_t len)
+ngx_http_llm_model_hash(const ngx_str_t *model)
 {
     uint64_t  hash;
 
-    hash = (uint64_t) ngx_crc32_long((u_char *) model, len) << 32
-           | ngx_murmur_hash2((u_char *) model, len);
+    hash = (uint64_t) ngx_crc32_long(model->data, model->len) << 32
+           | ngx_murmur_hash2(model->data, model->len);
 
     return hash ? hash : 1;
 }

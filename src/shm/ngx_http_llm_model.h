@@ -26,15 +26,31 @@
 
 ngx_shm_zone_t *ngx_http_llm_model_zone(ngx_conf_t *cf, void *tag);
 
-/* what is known of a model; all zero when nothing is */
+/*
+ * What people ask and what a model writes differ: code against prose, one
+ * language against another.
+ */
+
+typedef enum {
+    NGX_HTTP_LLM_MODEL_PROMPT = 0,
+    NGX_HTTP_LLM_MODEL_COMPLETION,
+    NGX_HTTP_LLM_MODEL_TEXTS
+} ngx_http_llm_model_text_e;
+
+
+/*
+ * What is known of a model, of its prompts where its completions have taught
+ * nothing; all zero when nothing is.
+ */
 
 ngx_llm_ratio_t ngx_http_llm_model_ratio(ngx_shm_zone_t *zone,
-    const u_char *model, size_t len);
+    const ngx_str_t *model, ngx_http_llm_model_text_e text);
 
 /* one answer more: see ngx_llm_ratio_learn() */
 
-void ngx_http_llm_model_learn(ngx_shm_zone_t *zone, const u_char *model,
-    size_t len, int64_t raw_tokens, int64_t reported_tokens);
+void ngx_http_llm_model_learn(ngx_shm_zone_t *zone, const ngx_str_t *model,
+    ngx_http_llm_model_text_e text, int64_t raw_tokens,
+    int64_t reported_tokens);
 
 
 #endif /* _NGX_HTTP_LLM_MODEL_H_INCLUDED_ */
