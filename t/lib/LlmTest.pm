@@ -38,19 +38,17 @@ use strict;
 use warnings;
 
 use Cwd qw( abs_path );
-use Fcntl qw( O_CREAT O_RDWR LOCK_EX LOCK_NB );
 use File::Basename qw( basename dirname );
 use File::Path qw( make_path remove_tree );
-use File::Spec;
 use HTTP::Tiny;
-use IO::Socket::INET;
 use JSON::PP;
+use LlmPort qw( free_port );
 use Time::HiRes qw( sleep time );
 
 our $Servers = 4;
 our @SimOptions = ('--itl', '2', '--itl-slope', '0', '--prefill', '1000000');
 
-my ($Root, $Build, $ServRoot, $Owner, $SimPid, $SimOut, @PortLocks);
+my ($Root, $Build, $ServRoot, $Owner, $SimPid, $SimOut);
 
 
 # compiled, and so run, in the reverse order: this one ends last
@@ -63,43 +61,6 @@ END {
     {
         remove_tree($ServRoot);
     }
-}
-
-
-# free_port(count): the first of so many free ports on 127.0.0.1.  They stay
-# below those that the kernel gives to outgoing connections, which might take
-# one between two blocks, and a lock keeps other running .t files off them.
-
-sub free_port {
-    my ($count) = @_;
-    my ($dir, $lock, $low, $high, $port, @socks);
-
-    ($low, $high) = split /-/, $ENV{TEST_LLM_PORTS} || '10000-31999';
-
-    $dir = File::Spec->tmpdir() . "/llm-test-ports-$<";
-    make_path($dir);
-
-    for (1 .. 1000) {
-        $port = 8 * int(($low + rand($high - $low)) / 8);
-
-        sysopen $lock, "$dir/$port", O_CREAT | O_RDWR, 0600
-            or die "$dir/$port: $!\n";
-
-        next unless flock $lock, LOCK_EX | LOCK_NB;
-
-        @socks = grep { defined } map {
-            IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $_,
-                                  Proto => 'tcp', Listen => 1,
-                                  ReuseAddr => 1)
-        } $port .. $port + $count - 1;
-
-        if (@socks == $count) {
-            push @PortLocks, $lock;
-            return $port;
-        }
-    }
-
-    die "found no $count free ports in $low-$high\n";
 }
 
 
