@@ -281,7 +281,7 @@ tests_env  = TEST_NGINX_BINARY=$(abspath $(NGINX)) \
 
 .PHONY: suites
 suites: build tools
-	@tools/install-deps perl suites
+	@tools/install-deps perl suites redis
 	@test -n "$(T)" || { echo "no suites"; exit 1; }
 	@$(tests_env) prove -j$(JOBS) -It/lib $(T)
 
