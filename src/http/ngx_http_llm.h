@@ -36,6 +36,7 @@ typedef struct ngx_http_llm_relay_s     ngx_http_llm_relay_t;
 #include "ngx_http_llm_balancer.h"
 #include "ngx_http_llm_error.h"
 #include "ngx_http_llm_limit.h"
+#include "ngx_http_llm_pace.h"
 
 
 /* how a request ended: $llm_end */
@@ -111,6 +112,9 @@ typedef struct {
     ngx_msec_t                  total_timeout_ms;
     ngx_flag_t                  error_events;
     size_t                      body_max_bytes;
+
+    /* NULL: off */
+    ngx_http_llm_pace_conf_t   *pace;
 
     /* llm_cancel is its handler; not inherited */
     ngx_uint_t                  cancel;

@@ -99,6 +99,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     llcf->total_timeout_ms = NGX_CONF_UNSET_MSEC;
     llcf->error_events = NGX_CONF_UNSET;
     llcf->body_max_bytes = NGX_CONF_UNSET_SIZE;
+    llcf->pace = NGX_CONF_UNSET_PTR;
 
     ngx_http_llm_limit_create_conf(&llcf->limit);
 
@@ -128,6 +129,7 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_msec_value(conf->total_timeout_ms, prev->total_timeout_ms,
                               NGX_HTTP_LLM_TOTAL_TIMEOUT_MS);
     ngx_conf_merge_value(conf->error_events, prev->error_events, 1);
+    ngx_conf_merge_ptr_value(conf->pace, prev->pace, NULL);
     ngx_conf_merge_size_value(conf->body_max_bytes, prev->body_max_bytes,
                               NGX_HTTP_LLM_BODY_MAX_BYTES);
 

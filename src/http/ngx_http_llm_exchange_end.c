@@ -36,7 +36,7 @@ ngx_http_llm_exchange_finalize(ngx_http_request_t *r, ngx_int_t rc)
         ngx_del_timer(&ex->clock);
     }
 
-    ngx_http_llm_overrun_stop(ctx);
+    ngx_http_llm_pause_stop(ctx);
     ngx_http_llm_live_remove(ex);
 
     ex->finalized = 1;

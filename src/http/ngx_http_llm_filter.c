@@ -172,6 +172,10 @@ ngx_http_llm_filter_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return NGX_OK;
     }
 
+    if (ngx_http_llm_pace_start(r, ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     relay->stream = 1;
     relay->frame.framing = sse ? NGX_LLM_FRAME_SSE : NGX_LLM_FRAME_LINES;
 

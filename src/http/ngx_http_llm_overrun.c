@@ -26,9 +26,6 @@
 /* no budget is looked at less often, be it in bytes or in tokens */
 #define NGX_HTTP_LLM_OVERRUN_FAR       1000000
 
-/* a timer's key must stay comparable */
-#define NGX_HTTP_LLM_OVERRUN_MAX_MS    (24 * 60 * 60 * 1000)
-
 
 static void ngx_http_llm_overrun_start(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
@@ -41,9 +38,8 @@ static uint64_t ngx_http_llm_overrun_bytes(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_part_t *part, int64_t tokens);
 static void ngx_http_llm_overrun_cut(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_part_t *part, int64_t used);
-static void ngx_http_llm_overrun_pause(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, ngx_msec_t pause_ms);
-static void ngx_http_llm_overrun_handler(ngx_event_t *ev);
+static void ngx_http_llm_overrun_paced(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
 
 
 ngx_http_llm_overrun_rc_e
@@ -118,13 +114,11 @@ ngx_http_llm_overrun_look(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     overrun->look_bytes = content_bytes + bytes;
     overrun->quiet_bytes = bytes;
 
-    if (pause_ms == 0) {
-        return NGX_HTTP_LLM_OVERRUN_GO_ON;
+    if (pause_ms && ngx_http_llm_pause(r, ctx, pause_ms) == NGX_OK) {
+        ngx_http_llm_overrun_paced(r, ctx);
     }
 
-    ngx_http_llm_overrun_pause(r, ctx, pause_ms);
-
-    return NGX_HTTP_LLM_OVERRUN_PAUSE;
+    return NGX_HTTP_LLM_OVERRUN_GO_ON;
 }
 
 
@@ -148,10 +142,6 @@ ngx_http_llm_overrun_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     }
 
     overrun->started = 1;
-
-    overrun->pause.handler = ngx_http_llm_overrun_handler;
-    overrun->pause.data = r;
-    overrun->pause.log = r->connection->log;
 
     lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
@@ -257,8 +247,7 @@ ngx_http_llm_overrun_raise(ngx_http_llm_part_t *part, int64_t used,
     part->held = used + raise.ahead;
 
     if (part->overrun == NGX_HTTP_LLM_OVERRUN_PACE) {
-        delay_ms = ngx_min((raise.delay_ns + 999999) / 1000000,
-                           NGX_HTTP_LLM_OVERRUN_MAX_MS);
+        delay_ms = (raise.delay_ns + 999999) / 1000000;
         *pause_ms = ngx_max(*pause_ms, delay_ms);
     }
 
@@ -332,19 +321,13 @@ ngx_http_llm_overrun_cut(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
 
 static void
-ngx_http_llm_overrun_pause(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    ngx_msec_t pause_ms)
+ngx_http_llm_overrun_paced(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
     ngx_uint_t                level;
     ngx_http_llm_overrun_t   *overrun;
     ngx_http_llm_loc_conf_t  *llcf;
 
     overrun = &ctx->relay->overrun;
-
-    ngx_add_timer(&overrun->pause, pause_ms);
-
-    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
-                   "llm limit: answer pauses for %Mms", pause_ms);
 
     if (overrun->paced) {
         return;
@@ -361,42 +344,4 @@ ngx_http_llm_overrun_pause(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_log_error(level, r->connection->log, 0,
                   "llm limit: answer paced, reserved %L",
                   ctx->charge->reserved);
-}
-
-
-/* the filters are called again for what upstream's buffers still hold */
-
-static void
-ngx_http_llm_overrun_handler(ngx_event_t *ev)
-{
-    ngx_connection_t    *c;
-    ngx_http_request_t  *r;
-    ngx_http_llm_ctx_t  *ctx;
-
-    r = ev->data;
-    c = r->connection;
-    ctx = ngx_http_llm_find_ctx(r);
-
-    ngx_http_set_log_request(c->log, r);
-
-    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, c->log, 0,
-                   "llm limit: answer goes on");
-
-    ctx->relay->paused = 0;
-
-    /* upstream was not silent: it was not asked */
-
-    ctx->last_content_ms = ngx_current_msec;
-
-    r->write_event_handler(r);
-    ngx_http_run_posted_requests(c);
-}
-
-
-void
-ngx_http_llm_overrun_stop(ngx_http_llm_ctx_t *ctx)
-{
-    if (ctx->relay && ctx->relay->overrun.pause.timer_set) {
-        ngx_del_timer(&ctx->relay->overrun.pause);
-    }
 }

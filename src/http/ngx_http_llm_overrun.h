@@ -30,9 +30,6 @@
 typedef enum {
     NGX_HTTP_LLM_OVERRUN_GO_ON = 0,
 
-    /* nothing more may pass until relay->paused is 0 again */
-    NGX_HTTP_LLM_OVERRUN_PAUSE,
-
     /* the event that was looked at is the last one; ctx->end is set */
     NGX_HTTP_LLM_OVERRUN_STOP
 } ngx_http_llm_overrun_rc_e;
@@ -50,9 +47,6 @@ typedef struct {
 
     ngx_llm_ratio_t             ratio;
 
-    /* the end of a pause; its data is the request */
-    ngx_event_t                 pause;
-
     unsigned                    started:1;
 
     /* the log says so */
@@ -67,17 +61,14 @@ typedef struct {
      || ((bits) & NGX_LLM_EV_USAGE))
 
 /*
- * An event has been read, and will pass.  Only an event with content pauses
+ * An event has been read, and will pass, unless relay->paused is set now.
+ * Only an event with content pauses
  * or ends a stream, as long as it does not bring the finish itself: what is
  * complete is not cut for its last usage.
  */
 
 ngx_http_llm_overrun_rc_e ngx_http_llm_overrun_look(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, unsigned bits);
-
-/* no pause ends any more; called on every way out of the exchange */
-
-void ngx_http_llm_overrun_stop(ngx_http_llm_ctx_t *ctx);
 
 
 #endif /* _NGX_HTTP_LLM_OVERRUN_H_INCLUDED_ */

@@ -26,7 +26,7 @@ static ngx_int_t ngx_http_llm_relay_front(ngx_http_request_t *r,
     ngx_http_llm_relay_t *relay, ngx_buf_t *b, u_char *p, ngx_chain_t ***ll);
 static void ngx_http_llm_relay_unread(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, const u_char *p, size_t len);
-static void ngx_http_llm_relay_overrun(ngx_http_request_t *r,
+static void ngx_http_llm_relay_spend(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, unsigned bits);
 static ngx_int_t ngx_http_llm_relay_next(ngx_http_request_t *r,
     ngx_http_llm_relay_t *relay, ngx_chain_t *out);
@@ -208,7 +208,7 @@ ngx_http_llm_relay_buf(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
             if (ngx_http_llm_overrun_is_due(&relay->overrun,
                                             NGX_LLM_EV_CONTENT, n))
             {
-                ngx_http_llm_relay_overrun(r, ctx, NGX_LLM_EV_CONTENT);
+                ngx_http_llm_relay_spend(r, ctx, NGX_LLM_EV_CONTENT);
             }
 
             p += n;
@@ -383,32 +383,36 @@ ngx_http_llm_relay_event(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         ngx_http_llm_clock_linger(r, ctx);
 
     } else if (ngx_http_llm_overrun_is_due(&relay->overrun, bits, len)) {
-        ngx_http_llm_relay_overrun(r, ctx, bits);
+        ngx_http_llm_relay_spend(r, ctx, bits);
     }
 
     return ctx->strip_usage && (bits & NGX_LLM_EV_ONLY_USAGE);
 }
 
 
-/* tokens that nobody reserved */
+/* tokens that nobody reserved, or that come too fast */
 
 static void
-ngx_http_llm_relay_overrun(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+ngx_http_llm_relay_spend(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     unsigned bits)
 {
+    ngx_http_llm_relay_t  *relay;
+
+    relay = ctx->relay;
+
     switch (ngx_http_llm_overrun_look(r, ctx, bits)) {
 
     case NGX_HTTP_LLM_OVERRUN_GO_ON:
         break;
 
-    case NGX_HTTP_LLM_OVERRUN_PAUSE:
-        ctx->relay->paused = 1;
-        break;
-
     case NGX_HTTP_LLM_OVERRUN_STOP:
-        ctx->relay->cut = 1;
+        relay->cut = 1;
         ngx_http_llm_exchange_stop(r);
-        break;
+        return;
+    }
+
+    if (relay->pace) {
+        ngx_http_llm_pace_look(r, ctx, bits);
     }
 }
 

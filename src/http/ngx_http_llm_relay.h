@@ -16,6 +16,7 @@
 
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_overrun.h"
+#include "ngx_http_llm_pace.h"
 
 
 struct ngx_http_llm_relay_s {
@@ -37,6 +38,12 @@ struct ngx_http_llm_relay_s {
 
     ngx_http_llm_overrun_t  overrun;
 
+    /* llm_pace; NULL: as fast as it comes */
+    ngx_http_llm_pace_t    *pace;
+
+    /* the end of a pause; NULL: there was none */
+    ngx_event_t            *pause;
+
     /* a stream of events; otherwise one JSON answer */
     unsigned            stream:1;
 
@@ -49,7 +56,7 @@ struct ngx_http_llm_relay_s {
     /* nothing more of upstream is wanted: what comes is dropped */
     unsigned            cut:1;
 
-    /* there are no tokens for more of it: it waits with upstream */
+    /* it is not time for more of it: that waits with upstream */
     unsigned            paused:1;
 
     /* the last buffer has gone out */
