@@ -155,8 +155,8 @@ ngx_http_llm_pace_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
 
     pace->rate = rate;
-    pace->ratio = ngx_http_llm_model_ratio(lmcf->models, ctx->model.data,
-                                           ctx->model.len);
+    pace->ratio = ngx_http_llm_model_ratio(lmcf->models, &ctx->model,
+                                           NGX_HTTP_LLM_MODEL_COMPLETION);
     ctx->relay->pace = pace;
 
     return NGX_OK;
