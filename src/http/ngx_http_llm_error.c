@@ -12,6 +12,14 @@
 /* an error's JSON: type, code and a message of one line */
 #define NGX_HTTP_LLM_ERROR_BYTES  1024
 
+/* the longest time, 2^64 ms */
+#define NGX_HTTP_LLM_ERROR_RETRY  32
+
+
+static ngx_str_t  ngx_http_llm_error_retry_after = ngx_string("Retry-After");
+static ngx_str_t  ngx_http_llm_error_retry_after_ms =
+    ngx_string("retry-after-ms");
+
 
 ngx_int_t
 ngx_http_llm_reject(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
@@ -132,4 +140,54 @@ ngx_http_llm_error_chain(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     cl->next = NULL;
 
     return cl;
+}
+
+
+ngx_int_t
+ngx_http_llm_error_retry(ngx_http_request_t *r, ngx_msec_t retry_ms)
+{
+    u_char  *last, *p;
+
+    p = ngx_pnalloc(r->pool, 2 * NGX_HTTP_LLM_ERROR_RETRY);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    last = ngx_sprintf(p, "%M", (retry_ms - 1) / 1000 + 1);
+
+    if (ngx_http_llm_error_add_header(r, &ngx_http_llm_error_retry_after,
+                                      p, last)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    p = last;
+    last = ngx_sprintf(p, "%M", retry_ms);
+
+    return ngx_http_llm_error_add_header(r, &ngx_http_llm_error_retry_after_ms,
+                                         p, last);
+}
+
+
+ngx_int_t
+ngx_http_llm_error_add_header(ngx_http_request_t *r, ngx_str_t *name,
+    u_char *value, u_char *last)
+{
+    ngx_table_elt_t  *h;
+
+    h = ngx_list_push(&r->headers_out.headers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_llm_header_last(h);
+
+    h->hash = 1;
+    h->key = *name;
+    h->lowcase_key = NULL;
+    h->value.data = value;
+    h->value.len = last - value;
+
+    return NGX_OK;
 }

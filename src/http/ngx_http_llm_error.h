@@ -50,5 +50,15 @@ ngx_int_t ngx_http_llm_error_header(ngx_http_request_t *r,
 ngx_chain_t *ngx_http_llm_error_chain(ngx_http_request_t *r,
     struct ngx_http_llm_ctx_s *ctx, ngx_chain_t *in);
 
+/* Retry-After in seconds, rounded up, and retry-after-ms */
+
+ngx_int_t ngx_http_llm_error_retry(ngx_http_request_t *r,
+    ngx_msec_t retry_ms);
+
+/* adds a header to the response; name and value live as long as it does */
+
+ngx_int_t ngx_http_llm_error_add_header(ngx_http_request_t *r,
+    ngx_str_t *name, u_char *value, u_char *last);
+
 
 #endif /* _NGX_HTTP_LLM_ERROR_H_INCLUDED_ */

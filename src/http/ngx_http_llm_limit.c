@@ -196,7 +196,8 @@ ngx_http_llm_limit_delay(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     return ngx_http_llm_wait(ctx, ngx_http_llm_limit_ms(delay_ns),
                              ngx_http_llm_limit_look,
-                             ngx_http_llm_limit_waited);
+                             ngx_http_llm_limit_waited,
+                             ngx_http_core_run_phases);
 }
 
 

@@ -15,10 +15,6 @@
 static void ngx_http_llm_limit_drop_headers(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_limit_quota(ngx_http_request_t *r,
     ngx_http_llm_quota_t *quota, ngx_str_t *names);
-static ngx_int_t ngx_http_llm_limit_retry(ngx_http_request_t *r,
-    ngx_msec_t retry_ms);
-static ngx_int_t ngx_http_llm_limit_header(ngx_http_request_t *r,
-    ngx_str_t *name, u_char *value, u_char *last);
 static u_char *ngx_http_llm_limit_duration(u_char *p, ngx_msec_t ms);
 
 
@@ -32,10 +28,6 @@ static ngx_str_t  ngx_http_llm_limit_names[3 * NGX_HTTP_LLM_BUDGETS] = {
     ngx_string("x-ratelimit-remaining-requests"),
     ngx_string("x-ratelimit-reset-requests")
 };
-
-static ngx_str_t  ngx_http_llm_limit_retry_after = ngx_string("Retry-After");
-static ngx_str_t  ngx_http_llm_limit_retry_after_ms =
-    ngx_string("retry-after-ms");
 
 
 ngx_int_t
@@ -79,7 +71,7 @@ ngx_http_llm_limit_add_headers(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return NGX_OK;
     }
 
-    return ngx_http_llm_limit_retry(r, charge->retry_ms);
+    return ngx_http_llm_error_retry(r, charge->retry_ms);
 }
 
 
@@ -126,70 +118,21 @@ ngx_http_llm_limit_quota(ngx_http_request_t *r, ngx_http_llm_quota_t *quota,
 
     last = ngx_sprintf(p, "%L", quota->limit);
 
-    if (ngx_http_llm_limit_header(r, &names[0], p, last) != NGX_OK) {
+    if (ngx_http_llm_error_add_header(r, &names[0], p, last) != NGX_OK) {
         return NGX_ERROR;
     }
 
     p = last;
     last = ngx_sprintf(p, "%L", quota->remaining);
 
-    if (ngx_http_llm_limit_header(r, &names[1], p, last) != NGX_OK) {
+    if (ngx_http_llm_error_add_header(r, &names[1], p, last) != NGX_OK) {
         return NGX_ERROR;
     }
 
     p = last;
     last = ngx_http_llm_limit_duration(p, quota->reset_ms);
 
-    return ngx_http_llm_limit_header(r, &names[2], p, last);
-}
-
-
-static ngx_int_t
-ngx_http_llm_limit_retry(ngx_http_request_t *r, ngx_msec_t retry_ms)
-{
-    u_char  *last, *p;
-
-    p = ngx_pnalloc(r->pool, 2 * NGX_HTTP_LLM_LIMIT_VALUE);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    last = ngx_sprintf(p, "%M", (retry_ms - 1) / 1000 + 1);
-
-    if (ngx_http_llm_limit_header(r, &ngx_http_llm_limit_retry_after, p, last)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    p = last;
-    last = ngx_sprintf(p, "%M", retry_ms);
-
-    return ngx_http_llm_limit_header(r, &ngx_http_llm_limit_retry_after_ms,
-                                     p, last);
-}
-
-
-static ngx_int_t
-ngx_http_llm_limit_header(ngx_http_request_t *r, ngx_str_t *name,
-    u_char *value, u_char *last)
-{
-    ngx_table_elt_t  *h;
-
-    h = ngx_list_push(&r->headers_out.headers);
-    if (h == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_http_llm_header_last(h);
-
-    h->hash = 1;
-    h->key = *name;
-    h->lowcase_key = NULL;
-    h->value.data = value;
-    h->value.len = last - value;
-
-    return NGX_OK;
+    return ngx_http_llm_error_add_header(r, &names[2], p, last);
 }
 
 

@@ -13,6 +13,7 @@ typedef struct {
     ngx_http_llm_ctx_t         *ctx;
     ngx_http_llm_wait_look_pt   look;
     ngx_http_llm_wait_pt        ended;
+    ngx_http_event_handler_pt   resume;
     ngx_http_cleanup_t         *cleanup;
     ngx_msec_t                  since_ms;
     ngx_event_t                 timer;
@@ -36,7 +37,8 @@ ngx_http_llm_wait_init_process(void)
 
 ngx_int_t
 ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
-    ngx_http_llm_wait_look_pt look, ngx_http_llm_wait_pt ended)
+    ngx_http_llm_wait_look_pt look, ngx_http_llm_wait_pt ended,
+    ngx_http_event_handler_pt resume)
 {
     ngx_event_t          *rev;
     ngx_connection_t     *c;
@@ -61,6 +63,7 @@ ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
     wait->ctx = ctx;
     wait->look = look;
     wait->ended = ended;
+    wait->resume = resume;
     wait->cleanup = cln;
     wait->since_ms = ngx_current_msec;
 
@@ -130,9 +133,9 @@ ngx_http_llm_wait_timer_handler(ngx_event_t *ev)
 
     } else {
         r->read_event_handler = ngx_http_block_reading;
-        r->write_event_handler = ngx_http_core_run_phases;
+        r->write_event_handler = wait->resume;
 
-        ngx_http_core_run_phases(r);
+        wait->resume(r);
     }
 
     ngx_http_run_posted_requests(c);

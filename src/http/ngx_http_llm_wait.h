@@ -22,7 +22,7 @@
 
 /*
  * Called once, behind slept_ms.  With left the request ends here, and is
- * logged next; else the phase handler is called again.
+ * logged next; else it goes on.
  */
 
 typedef void (*ngx_http_llm_wait_pt)(ngx_http_llm_ctx_t *ctx,
@@ -33,7 +33,8 @@ typedef void (*ngx_http_llm_wait_pt)(ngx_http_llm_ctx_t *ctx,
 typedef ngx_msec_int_t (*ngx_http_llm_wait_look_pt)(ngx_http_llm_ctx_t *ctx);
 
 /*
- * Sleeps for wait_ms, or what look makes of it when the bell rings, without
+ * Sleeps for wait_ms, or what look makes of it when the bell rings, and goes
+ * on with resume (ngx_http_core_run_phases in a phase handler), without
  * keeping back what else the worker does; a worker that is to leave
  * gracefully stays as long.  The body has to be read before: a client that
  * leaves is not seen behind unread bytes.  The result is the phase handler's:
@@ -41,7 +42,8 @@ typedef ngx_msec_int_t (*ngx_http_llm_wait_look_pt)(ngx_http_llm_ctx_t *ctx);
  */
 
 ngx_int_t ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
-    ngx_http_llm_wait_look_pt look, ngx_http_llm_wait_pt ended);
+    ngx_http_llm_wait_look_pt look, ngx_http_llm_wait_pt ended,
+    ngx_http_event_handler_pt resume);
 
 /* those who sleep in this worker, in the order in which they came */
 
