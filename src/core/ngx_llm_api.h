@@ -224,6 +224,9 @@ struct ngx_llm_api_s {
     /* a finish reason is the terminal marker */
     unsigned                 finish_is_end:1;
 
+    /* the data of an error event is what an HTTP error has for its body */
+    unsigned                 error_alike:1;
+
     /* lists end with NULL; a list that is NULL is empty */
     const ngx_llm_path_t    *paths;
     const ngx_llm_tell_t    *tells;

@@ -51,6 +51,9 @@ typedef struct ngx_llm_api_s  ngx_llm_api_t;
 
 #define NGX_LLM_MAX_APIS  16
 
+/* the longest error that is written here */
+#define NGX_LLM_ERROR_BYTES  1024
+
 
 /*
  * The API of a request by its path (a query may follow): "auto" among all,
@@ -108,8 +111,8 @@ ngx_llm_str_t ngx_llm_api_path_model(const ngx_llm_api_t *api,
  * Writes the in-band error event of a stream into out[0..size), framing
  * included, no terminal marker.  api may be NULL: the event that the OpenAI,
  * Anthropic and Vercel clients all raise.  message is plain text, escaped and
- * cut here.  1024 bytes always suffice.  Returns the bytes written, 0
- * when they do not fit.
+ * cut here.  NGX_LLM_ERROR_BYTES always suffice.  Returns the bytes written,
+ * 0 when they do not fit.
  */
 
 size_t ngx_llm_error_event(const ngx_llm_api_t *api, ngx_llm_err_e err,
@@ -122,6 +125,17 @@ size_t ngx_llm_error_event(const ngx_llm_api_t *api, ngx_llm_err_e err,
 
 size_t ngx_llm_error_body(const ngx_llm_api_t *api, ngx_llm_err_e err,
     unsigned status, const char *message, unsigned char *out, size_t size);
+
+/*
+ * The JSON body of the HTTP error that one whole error event of upstream
+ * stands for: its data as it is, where the API writes the same into both,
+ * otherwise its message, type and code by the API's template.  size is
+ * NGX_LLM_ERROR_BYTES and len at least.  Returns the bytes written.
+ */
+
+size_t ngx_llm_error_of_event(const ngx_llm_api_t *api,
+    const unsigned char *event, size_t len, unsigned status,
+    ngx_llm_scratch_t *scratch, unsigned char *out, size_t size);
 
 
 #endif /* _NGX_LLM_DIALECT_H_INCLUDED_ */

@@ -122,6 +122,7 @@ const ngx_llm_api_t  ngx_llm_api_anthropic_messages = {
     .name = "messages",
     .framing = NGX_LLM_FRAME_SSE,
     .cached_apart = 1,
+    .error_alike = 1,
     .paths = ngx_llm_anthropic_paths,
     .tells = ngx_llm_anthropic_tells,
     .request = ngx_llm_json_table(ngx_llm_anthropic_request),

@@ -88,6 +88,7 @@ const ngx_llm_api_t  ngx_llm_api_any = {
     .dialect = NGX_LLM_DIALECT_AUTO,
     .name = "",
     .framing = NGX_LLM_FRAME_SSE,
+    .error_alike = 1,
     .request = ngx_llm_json_table(ngx_llm_any_request),
     .answer = ngx_llm_json_table(ngx_llm_any_answer),
     .error_event = NGX_LLM_ERROR_EVENT,

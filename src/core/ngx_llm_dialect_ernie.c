@@ -128,6 +128,7 @@ const ngx_llm_api_t  ngx_llm_api_ernie_chat = {
     .framing = NGX_LLM_FRAME_SSE,
     .path_model = NGX_LLM_PATH_MODEL_LAST,
     .finish_at_end = 1,
+    .error_alike = 1,
     .paths = ngx_llm_ernie_paths,
     .tells = ngx_llm_ernie_tells,
     .request = ngx_llm_json_table(ngx_llm_ernie_request),

@@ -79,9 +79,54 @@ typedef struct {
 } ngx_llm_error_out_t;
 
 
-static size_t ngx_llm_error_write(const char *template,
-    const ngx_llm_fault_t *fault, unsigned status, const char *message,
+/* what an error event says, cut where it does not fit */
+
+typedef struct {
+    size_t                 len;
+    unsigned char          data[NGX_LLM_ERROR_MESSAGE_BYTES];
+} ngx_llm_error_text_t;
+
+
+typedef enum {
+    NGX_LLM_ERROR_MESSAGE = 0,
+    NGX_LLM_ERROR_TYPE,
+    NGX_LLM_ERROR_CODE
+} ngx_llm_error_text_e;
+
+
+/* of the APIs that write an error event and an HTTP error differently */
+
+static const ngx_llm_json_row_t  ngx_llm_error_rows[] = {
+    { "message", NGX_LLM_ERROR_MESSAGE },
+    { "code", NGX_LLM_ERROR_CODE },
+    { "error", NGX_LLM_ERROR_MESSAGE },
+    { "error.message", NGX_LLM_ERROR_MESSAGE },
+    { "error.type", NGX_LLM_ERROR_TYPE },
+    { "error.code", NGX_LLM_ERROR_CODE },
+    { "delta.error", NGX_LLM_ERROR_MESSAGE },
+    { "response.error.message", NGX_LLM_ERROR_MESSAGE },
+    { "response.error.type", NGX_LLM_ERROR_TYPE },
+    { "response.error.code", NGX_LLM_ERROR_CODE }
+};
+
+static const ngx_llm_json_table_t  ngx_llm_error_table =
+    ngx_llm_json_table(ngx_llm_error_rows);
+
+
+static size_t ngx_llm_error_data(const ngx_llm_api_t *api, ngx_llm_str_t data,
+    unsigned status, ngx_llm_scratch_t *scratch, unsigned char *out,
+    size_t size);
+static ngx_llm_rc_e ngx_llm_error_value(void *data, unsigned id,
+    const ngx_llm_json_value_t *value, const char **reason);
+static ngx_llm_err_e ngx_llm_error_kind(unsigned status);
+static ngx_llm_str_t ngx_llm_error_str(const char *text);
+static size_t ngx_llm_error_write(const char *template, ngx_llm_str_t type,
+    ngx_llm_str_t code, ngx_llm_str_t message, unsigned status,
     unsigned char *out, size_t size);
+static void ngx_llm_error_escape(ngx_llm_error_text_t *to,
+    ngx_llm_str_t text);
+static void ngx_llm_error_put_text(ngx_llm_error_out_t *out,
+    const ngx_llm_error_text_t *text);
 static void ngx_llm_error_put(ngx_llm_error_out_t *out, const void *p,
     size_t len);
 static void ngx_llm_error_put_number(ngx_llm_error_out_t *out,
@@ -98,9 +143,11 @@ ngx_llm_error_event(const ngx_llm_api_t *api, ngx_llm_err_e err,
         api = &ngx_llm_api_any;
     }
 
-    return ngx_llm_error_write(api->error_event, &api->faults[err],
-                               ngx_llm_error_statuses[err], message, out,
-                               size);
+    return ngx_llm_error_write(api->error_event,
+                               ngx_llm_error_str(api->faults[err].type),
+                               ngx_llm_error_str(api->faults[err].code),
+                               ngx_llm_error_str(message),
+                               ngx_llm_error_statuses[err], out, size);
 }
 
 
@@ -118,27 +165,173 @@ ngx_llm_error_body(const ngx_llm_api_t *api, ngx_llm_err_e err,
         err = NGX_LLM_ERR_RATE_LIMIT;
     }
 
-    return ngx_llm_error_write(api->error_body, &api->faults[err], status,
-                               message, out, size);
+    return ngx_llm_error_write(api->error_body,
+                               ngx_llm_error_str(api->faults[err].type),
+                               ngx_llm_error_str(api->faults[err].code),
+                               ngx_llm_error_str(message), status, out, size);
+}
+
+
+size_t
+ngx_llm_error_of_event(const ngx_llm_api_t *api, const unsigned char *event,
+    size_t len, unsigned status, ngx_llm_scratch_t *scratch,
+    unsigned char *out, size_t size)
+{
+    ngx_llm_event_t  ev;
+
+    if (api == NULL) {
+        api = &ngx_llm_api_any;
+    }
+
+    /* several data lines are joined where the body is going to be */
+
+    if (ngx_llm_frame_event(api->framing, event, len, out, size, &ev)
+        != NGX_LLM_OK)
+    {
+        return 0;
+    }
+
+    return ngx_llm_error_data(api, ev.data, status, scratch, out, size);
+}
+
+
+static size_t
+ngx_llm_error_data(const ngx_llm_api_t *api, ngx_llm_str_t data,
+    unsigned status, ngx_llm_scratch_t *scratch, unsigned char *out,
+    size_t size)
+{
+    size_t                  i;
+    const char             *reason;
+    ngx_llm_rc_e            rc;
+    ngx_llm_str_t           words[3];
+    ngx_llm_error_text_t    texts[3];
+    const ngx_llm_fault_t  *fault;
+
+    for (i = 0; i < 3; i++) {
+        texts[i].len = 0;
+    }
+
+    rc = ngx_llm_json_parse(&ngx_llm_error_table, data.data, data.len,
+                            scratch, ngx_llm_error_value, texts, &reason);
+
+    if (rc == NGX_LLM_OK && api->error_alike && data.data[0] == '{') {
+
+        if (data.len > size) {
+            return 0;
+        }
+
+        memmove(out, data.data, data.len);
+
+        return data.len;
+    }
+
+    for (i = 0; i < 3; i++) {
+        words[i].data = texts[i].data;
+        words[i].len = texts[i].len;
+    }
+
+    /* no JSON at all: that is the message */
+
+    if (rc != NGX_LLM_OK) {
+        words[NGX_LLM_ERROR_MESSAGE] = data;
+        words[NGX_LLM_ERROR_TYPE].len = 0;
+        words[NGX_LLM_ERROR_CODE].len = 0;
+    }
+
+    fault = &api->faults[ngx_llm_error_kind(status)];
+
+    if (words[NGX_LLM_ERROR_TYPE].len == 0) {
+        words[NGX_LLM_ERROR_TYPE] = ngx_llm_error_str(fault->type);
+    }
+
+    if (words[NGX_LLM_ERROR_CODE].len == 0) {
+        words[NGX_LLM_ERROR_CODE] = ngx_llm_error_str(fault->code);
+    }
+
+    return ngx_llm_error_write(api->error_body, words[NGX_LLM_ERROR_TYPE],
+                               words[NGX_LLM_ERROR_CODE],
+                               words[NGX_LLM_ERROR_MESSAGE], status, out,
+                               size);
+}
+
+
+/* the last one of a kind wins: the innermost of "error" comes last */
+
+static ngx_llm_rc_e
+ngx_llm_error_value(void *data, unsigned id,
+    const ngx_llm_json_value_t *value, const char **reason)
+{
+    ngx_llm_error_text_t  *text;
+
+    text = data;
+    text += id;
+
+    if ((value->type == NGX_LLM_JSON_STRING
+         || (value->type == NGX_LLM_JSON_NUMBER && id == NGX_LLM_ERROR_CODE))
+        && value->text.len != 0)
+    {
+        text->len = (value->text.len < sizeof(text->data))
+                    ? value->text.len : sizeof(text->data);
+        memcpy(text->data, value->text.data, text->len);
+    }
+
+    return NGX_LLM_OK;
+}
+
+
+static ngx_llm_err_e
+ngx_llm_error_kind(unsigned status)
+{
+    switch (status) {
+
+    case 413:
+        return NGX_LLM_ERR_TOO_LARGE;
+
+    case 429:
+        return NGX_LLM_ERR_RATE_LIMIT;
+
+    case 503:
+    case 529:
+        return NGX_LLM_ERR_OVERLOADED;
+
+    case 408:
+    case 504:
+        return NGX_LLM_ERR_TIMEOUT;
+
+    default:
+        return (status < 500) ? NGX_LLM_ERR_INVALID : NGX_LLM_ERR_UPSTREAM;
+    }
+}
+
+
+static ngx_llm_str_t
+ngx_llm_error_str(const char *text)
+{
+    ngx_llm_str_t  str;
+
+    str.data = (const unsigned char *) text;
+    str.len = strlen(text);
+
+    return str;
 }
 
 
 /* all or nothing: half an event is worse than none */
 
 static size_t
-ngx_llm_error_write(const char *template, const ngx_llm_fault_t *fault,
-    unsigned status, const char *message, unsigned char *out, size_t size)
+ngx_llm_error_write(const char *template, ngx_llm_str_t type,
+    ngx_llm_str_t code, ngx_llm_str_t message, unsigned status,
+    unsigned char *out, size_t size)
 {
-    size_t                len;
-    const char           *p;
-    ngx_llm_str_t         text;
-    unsigned char         escaped[NGX_LLM_ERROR_MESSAGE_BYTES];
-    ngx_llm_error_out_t   to;
+    const char            *p;
+    ngx_llm_error_out_t    to;
+    ngx_llm_error_text_t   texts[3];
 
-    text.data = (const unsigned char *) message;
-    text.len = strlen(message);
+    /* what is written may be in out: before anything is put there */
 
-    len = ngx_llm_json_escape(escaped, sizeof(escaped), text);
+    ngx_llm_error_escape(&texts[NGX_LLM_ERROR_MESSAGE], message);
+    ngx_llm_error_escape(&texts[NGX_LLM_ERROR_TYPE], type);
+    ngx_llm_error_escape(&texts[NGX_LLM_ERROR_CODE], code);
 
     to.pos = out;
     to.last = out + size;
@@ -154,15 +347,15 @@ ngx_llm_error_write(const char *template, const ngx_llm_fault_t *fault,
         switch (*++p) {
 
         case 'm':
-            ngx_llm_error_put(&to, escaped, len);
+            ngx_llm_error_put_text(&to, &texts[NGX_LLM_ERROR_MESSAGE]);
             break;
 
         case 't':
-            ngx_llm_error_put(&to, fault->type, strlen(fault->type));
+            ngx_llm_error_put_text(&to, &texts[NGX_LLM_ERROR_TYPE]);
             break;
 
         case 'c':
-            ngx_llm_error_put(&to, fault->code, strlen(fault->code));
+            ngx_llm_error_put_text(&to, &texts[NGX_LLM_ERROR_CODE]);
             break;
 
         case 's':
@@ -172,6 +365,21 @@ ngx_llm_error_write(const char *template, const ngx_llm_fault_t *fault,
     }
 
     return to.full ? 0 : (size_t) (to.pos - out);
+}
+
+
+static void
+ngx_llm_error_escape(ngx_llm_error_text_t *to, ngx_llm_str_t text)
+{
+    to->len = ngx_llm_json_escape(to->data, sizeof(to->data), text);
+}
+
+
+static void
+ngx_llm_error_put_text(ngx_llm_error_out_t *out,
+    const ngx_llm_error_text_t *text)
+{
+    ngx_llm_error_put(out, text->data, text->len);
 }
 
 

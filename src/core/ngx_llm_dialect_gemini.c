@@ -159,6 +159,7 @@ const ngx_llm_api_t  ngx_llm_api_gemini_generate = {
     .path_model = NGX_LLM_PATH_MODEL_METHOD,
     .reasoning_apart = 1,
     .finish_is_end = 1,
+    .error_alike = 1,
     .paths = ngx_llm_gemini_paths,
     .tells = ngx_llm_gemini_tells,
     .request = ngx_llm_json_table(ngx_llm_gemini_request),

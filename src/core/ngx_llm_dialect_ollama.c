@@ -38,6 +38,7 @@
     .name = #_name,                                                           \
     .framing = NGX_LLM_FRAME_LINES,                                           \
     .default_stream = _streams,                                               \
+    .error_alike = 1,                                                         \
     .paths = ngx_llm_ollama_##_name##_paths,                                  \
     .tells = ngx_llm_ollama_##_name##_tells,                                  \
     .request = ngx_llm_json_table(ngx_llm_ollama_##_name##_request),          \
