@@ -192,7 +192,7 @@ sim_anthropic_error(sim_req_t *r)
     buf_t  *b;
 
     b = sim_json();
-    sim_anthropic_status(b, 529, "Overloaded");
+    sim_anthropic_status(b, sim_fault_status(r, 529), "Overloaded");
     sim_wire_event(r, "error", b);
 }
 

@@ -134,7 +134,7 @@ sim_ernie_error(sim_req_t *r)
     buf_t  *b;
 
     b = sim_json();
-    sim_ernie_status(b, 500, "Internal error");
+    sim_ernie_status(b, sim_fault_status(r, 500), "Internal error");
     sim_wire_event(r, NULL, b);
 }
 

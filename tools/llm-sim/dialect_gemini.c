@@ -168,8 +168,8 @@ sim_gemini_error(sim_req_t *r)
     buf_t  *b;
 
     b = sim_json();
-    sim_gemini_status(b, 503, "The model is overloaded. Please try again"
-                              " later.");
+    sim_gemini_status(b, sim_fault_status(r, 503), "The model is overloaded."
+                      " Please try again later.");
     sim_wire_event(r, NULL, b);
 }
 

@@ -219,8 +219,8 @@ sim_ollama_error(sim_req_t *r)
     buf_t  *b;
 
     b = sim_json();
-    sim_ollama_status(b, 500, "an error was encountered while running the"
-                              " model: unexpected EOF");
+    sim_ollama_status(b, sim_fault_status(r, 500), "an error was encountered"
+                      " while running the model: unexpected EOF");
     sim_wire_event(r, NULL, b);
 }
 

@@ -364,8 +364,8 @@ sim_openai_error(sim_req_t *r)
 
     b = sim_json();
 
-    sim_openai_status(b, 500, "The server had an error while processing your"
-                              " request. Sorry about that!");
+    sim_openai_status(b, sim_fault_status(r, 500), "The server had an error"
+                      " while processing your request. Sorry about that!");
     sim_wire_event(r, NULL, b);
 }
 

@@ -361,9 +361,11 @@ sim_responses_error(sim_req_t *r)
 
     b = sim_responses_open(r, "error");
 
-    buf_add_str(b, ",\"error\":{\"type\":\"server_error\","
-                   "\"code\":\"server_error\",\"message\":\""
-                   SIM_FAILED "\",\"param\":null}}");
+    buf_add_fmt(b, ",\"error\":{\"type\":\"server_error\","
+                   "\"code\":\"%s\",\"message\":\""
+                   SIM_FAILED "\",\"param\":null}}",
+                sim_fault_status(r, 500) == 429 ? "rate_limit_exceeded"
+                                                : "server_error");
     sim_wire_event(r, "error", b);
 
     sim_responses_life(r, "response.failed", "failed");

@@ -27,6 +27,15 @@ sim_fault_due(const sim_req_t *r)
 }
 
 
+/* of the error that an error event tells */
+
+int
+sim_fault_status(const sim_req_t *r, int usual)
+{
+    return r->order.status == SIM_NONE ? usual : (int) r->order.status;
+}
+
+
 void
 sim_fault_fire(sim_req_t *r)
 {
@@ -63,7 +72,7 @@ sim_fault_head(sim_req_t *r)
         return;
     }
 
-    sim_wire_stream(r);
+    sim_req_head(r);
 
     if (r->order.fault == SIM_FAULT_FILTER) {
         r->dialect->begin(r);

@@ -14,7 +14,8 @@
 /*
  * X-LLM-Sim: key=value; key="value; with semicolons"; ...  A key that is not
  * known or a value that is not allowed is an error of the test, and is
- * answered with a 400.  The field may come several times.
+ * answered with a 400.  The field may come several times.  Keys behind on=PORT
+ * are for that server alone, until the next one.
  */
 
 typedef enum {
@@ -38,7 +39,8 @@ typedef struct {
 } sim_order_key_t;
 
 
-static const char *sim_order_field(sim_order_t *o, str_t value);
+static const char *sim_order_field(sim_order_t *o, str_t value,
+    int64_t port);
 static const char *sim_order_set(sim_order_t *o, str_t key, str_t value);
 static int sim_order_next(str_t *in, str_t *key, str_t *value);
 static size_t sim_order_value(str_t in, size_t i);
@@ -91,6 +93,7 @@ static const sim_order_key_t  sim_order_keys[] = {
     { "fault", SIM_ORDER_CHOICE, sim_order_offset(fault), sim_order_faults },
     { "at", SIM_ORDER_POSITION, sim_order_offset(at), NULL },
     { "only", SIM_ORDER_COUNT, sim_order_offset(only), NULL },
+    { "on", SIM_ORDER_COUNT, sim_order_offset(on), NULL },
     { "status", SIM_ORDER_COUNT, sim_order_offset(status), NULL },
     { "retry_after", SIM_ORDER_MS, sim_order_offset(retry_after), NULL },
     { "tokens", SIM_ORDER_COUNT, sim_order_offset(tokens), NULL },
@@ -129,7 +132,7 @@ sim_order_init(sim_order_t *o)
 
 
 const char *
-sim_order_parse(sim_order_t *o, const http_head_t *h)
+sim_order_parse(sim_order_t *o, const http_head_t *h, int64_t port)
 {
     size_t       i;
     const char  *error;
@@ -140,7 +143,7 @@ sim_order_parse(sim_order_t *o, const http_head_t *h)
             continue;
         }
 
-        error = sim_order_field(o, h->fields[i].value);
+        error = sim_order_field(o, h->fields[i].value, port);
         if (error != NULL) {
             return error;
         }
@@ -151,10 +154,16 @@ sim_order_parse(sim_order_t *o, const http_head_t *h)
 
 
 static const char *
-sim_order_field(sim_order_t *o, str_t in)
+sim_order_field(sim_order_t *o, str_t in, int64_t port)
 {
     str_t        key, value;
     const char  *error;
+    sim_order_t  others;
+
+    sim_order_init(&others);
+    o->on = 0;
+
+    error = NULL;
 
     while (sim_order_next(&in, &key, &value)) {
 
@@ -162,13 +171,18 @@ sim_order_field(sim_order_t *o, str_t in)
             continue;
         }
 
-        error = sim_order_set(o, key, value);
+        /* what another server is to do is checked, and not done */
+
+        error = sim_order_set(o->on == 0 || o->on == port || str_eq(key, "on")
+                              ? o : &others, key, value);
         if (error != NULL) {
-            return error;
+            break;
         }
     }
 
-    return NULL;
+    sim_order_free(&others);
+
+    return error;
 }
 
 

@@ -14,7 +14,12 @@
 #include "sim.h"
 
 
+/* of the fields of an error */
+#define SIM_REQ_FIELDS  512
+
+
 static int64_t sim_req_length(sim_req_t *r);
+static void sim_req_fields(const sim_req_t *r, char *fields);
 static void sim_req_status(sim_req_t *r);
 static void sim_req_resume(sim_req_t *r);
 static void sim_req_respond(sim_req_t *r, int status, const char *fields,
@@ -45,7 +50,8 @@ sim_req_create(sim_conn_t *c, const http_head_t *h)
     sim_route(r, h);
 
     if (r->refuse == 0 && r->dialect != NULL) {
-        r->refusal = sim_order_parse(&r->order, h);
+        r->refusal = sim_order_parse(&r->order, h,
+                                     r->server->port);
         r->refuse = r->refusal ? 400 : 0;
     }
 
@@ -106,7 +112,9 @@ sim_req_start(sim_req_t *r)
         o->ttft_ms = SIM_NONE;
     }
 
-    if (o->status != SIM_NONE) {
+    if (o->status != SIM_NONE
+        && o->fault != SIM_FAULT_ERROR && o->fault != SIM_FAULT_ERROR_STAY)
+    {
         sim_req_status(r);
         return;
     }
@@ -173,7 +181,7 @@ sim_req_begin(sim_req_t *r)
         return;
     }
 
-    sim_wire_stream(r);
+    sim_req_head(r);
     r->dialect->begin(r);
 
     if (r->order.extra.len) {
@@ -257,22 +265,50 @@ sim_req_reject(sim_req_t *r, int status, const char *message)
 static void
 sim_req_status(sim_req_t *r)
 {
-    int    n, status;
-    char   fields[512];
+    int    status;
+    char   fields[SIM_REQ_FIELDS];
     buf_t  *b;
 
     status = (int) r->order.status;
+
+    sim_req_fields(r, fields);
+
+    b = sim_json();
+    r->dialect->status(b, status, "llm-sim was told to answer this");
+
+    r->order.fault = SIM_FAULT_ERROR;
+    sim_req_respond(r, status, fields, b);
+}
+
+
+/* the head of a stream; an error in it may have its fields there, too */
+
+void
+sim_req_head(sim_req_t *r)
+{
+    char  fields[SIM_REQ_FIELDS];
+
+    sim_req_fields(r, fields);
+    sim_wire_stream(r, fields);
+}
+
+
+static void
+sim_req_fields(const sim_req_t *r, char *fields)
+{
+    int  n;
+
     n = 0;
     fields[0] = '\0';
 
     if (r->order.retry_after >= 0) {
-        n = snprintf(fields, sizeof(fields),
+        n = snprintf(fields, SIM_REQ_FIELDS,
                      "Retry-After: %.0f\r\nretry-after-ms: %.0f\r\n",
                      ceil(r->order.retry_after), r->order.retry_after * 1000);
     }
 
-    if (status == 429) {
-        snprintf(fields + n, sizeof(fields) - n,
+    if (r->order.status == 429) {
+        snprintf(fields + n, SIM_REQ_FIELDS - n,
                  "x-ratelimit-limit-requests: 100\r\n"
                  "x-ratelimit-remaining-requests: 0\r\n"
                  "x-ratelimit-reset-requests: 600ms\r\n"
@@ -280,12 +316,6 @@ sim_req_status(sim_req_t *r)
                  "x-ratelimit-remaining-tokens: 0\r\n"
                  "x-ratelimit-reset-tokens: 6s\r\n");
     }
-
-    b = sim_json();
-    r->dialect->status(b, status, "llm-sim was told to answer this");
-
-    r->order.fault = SIM_FAULT_ERROR;
-    sim_req_respond(r, status, fields, b);
 }
 
 

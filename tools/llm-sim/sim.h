@@ -135,6 +135,7 @@ typedef struct {
     int                   minor;            /* of the answer's version */
     int64_t               at;
     int64_t               only;
+    int64_t               on;               /* while it is read */
     int64_t               status;
     int64_t               tokens;
     int64_t               words;
@@ -277,6 +278,7 @@ sim_req_t *sim_req_create(sim_conn_t *c, const http_head_t *h);
 void sim_req_start(sim_req_t *r);
 void sim_req_reject(sim_req_t *r, int status, const char *message);
 void sim_req_begin(sim_req_t *r);
+void sim_req_head(sim_req_t *r);
 int sim_req_token(sim_req_t *r);
 void sim_req_finish(sim_req_t *r);
 void sim_req_done(sim_req_t *r);
@@ -292,13 +294,15 @@ int sim_ask_parse(sim_ask_t *ask, const char *text);
 void sim_ask_free(sim_ask_t *ask);
 
 /* order.c: NULL, or what is wrong (static) */
-const char *sim_order_parse(sim_order_t *o, const http_head_t *h);
+const char *sim_order_parse(sim_order_t *o, const http_head_t *h,
+    int64_t port);
 void sim_order_init(sim_order_t *o);
 void sim_order_free(sim_order_t *o);
 
 /* fault.c: the request is taken over, and may be gone, after fire() */
 int sim_fault_due(const sim_req_t *r);
 void sim_fault_fire(sim_req_t *r);
+int sim_fault_status(const sim_req_t *r, int usual);
 
 /* batch.c */
 void sim_batch_init(sim_server_t *s);
@@ -313,7 +317,7 @@ void sim_cache_insert(sim_cache_t *cache, const sim_ask_t *ask);
 /* wire.c */
 void sim_wire_head(sim_req_t *r, int status, const char *type,
     int64_t length, const char *fields);
-void sim_wire_stream(sim_req_t *r);
+void sim_wire_stream(sim_req_t *r, const char *fields);
 void sim_wire_event(sim_req_t *r, const char *name, const buf_t *json);
 void sim_wire_body(sim_req_t *r, const char *data, size_t len);
 void sim_wire_raw(sim_req_t *r, const char *data, size_t len);

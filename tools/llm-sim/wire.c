@@ -83,11 +83,11 @@ sim_wire_head(sim_req_t *r, int status, const char *type, int64_t length,
 /* the head of a stream */
 
 void
-sim_wire_stream(sim_req_t *r)
+sim_wire_stream(sim_req_t *r, const char *fields)
 {
     sim_wire_head(r, 200, r->frame == SIM_FRAME_ARRAY
                           ? "application/json" : r->dialect->content_type,
-                  SIM_NONE, "");
+                  SIM_NONE, fields);
 }
 
 
