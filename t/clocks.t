@@ -33,12 +33,14 @@ aborted: 1
 
 
 
-=== TEST 2: a header, but no content: an error event
+=== TEST 2: a header, but no content: it was held back, and 504 as well
 --- location
 llm_first_token_timeout 500ms;
 --- sim: tokens=9; fault=stall; at=first
---- response_body_like eval
-qr/event: error\ndata: \{"type":"error".*\n\n\z/
+--- error_code: 504
+--- response_headers
+Content-Type: application/json
+--- response_body_like: "error"
 --- error_log
 upstream timed out
 --- log
@@ -51,8 +53,8 @@ usage_source: none
 --- location
 llm_first_token_timeout 700ms;
 --- sim: tokens=9; fault=comments; at=first
---- response_body_like eval
-qr/: ping\n.*event: error\ndata: \{"type":"error".*\n\n\z/s
+--- error_code: 504
+--- response_body_unlike: ping
 --- error_log
 upstream timed out
 --- log
@@ -176,3 +178,32 @@ llm_total_timeout 0;
 --- response_body_like: \[DONE\]
 --- log
 end: done
+
+
+
+=== TEST 13: nothing is held back: an error event where there is no content
+--- location
+llm_hold off;
+llm_first_token_timeout 500ms;
+--- sim: tokens=9; fault=stall; at=first
+--- response_body_like eval
+qr/"role".*\n\nevent: error\ndata: \{"type":"error".*\n\n\z/
+--- error_log
+upstream timed out
+--- log
+end: first_token_timeout
+usage_source: none
+
+
+
+=== TEST 14: .. and where there are comments only
+--- location
+llm_hold off;
+llm_first_token_timeout 700ms;
+--- sim: tokens=9; fault=comments; at=first
+--- response_body_like eval
+qr/: ping\n.*event: error\ndata: \{"type":"error".*\n\n\z/s
+--- error_log
+upstream timed out
+--- log
+end: first_token_timeout

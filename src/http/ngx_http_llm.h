@@ -30,6 +30,7 @@
 typedef struct ngx_http_llm_ctx_s       ngx_http_llm_ctx_t;
 typedef struct ngx_http_llm_charge_s    ngx_http_llm_charge_t;
 typedef struct ngx_http_llm_exchange_s  ngx_http_llm_exchange_t;
+typedef struct ngx_http_llm_gate_s      ngx_http_llm_gate_t;
 typedef struct ngx_http_llm_relay_s     ngx_http_llm_relay_t;
 
 
@@ -110,6 +111,7 @@ typedef struct {
     ngx_msec_t                  first_token_timeout_ms;
     ngx_msec_t                  idle_timeout_ms;
     ngx_msec_t                  total_timeout_ms;
+    size_t                      hold_bytes;
     ngx_flag_t                  error_events;
     size_t                      body_max_bytes;
 

@@ -67,4 +67,14 @@
 #endif
 
 
+/* 1.27.2 can keep trailers */
+
+#if (nginx_version >= 1027002)
+#define ngx_http_llm_parse_chunked(r, b, ctx)                                 \
+    ngx_http_parse_chunked(r, b, ctx, 0)
+#else
+#define ngx_http_llm_parse_chunked  ngx_http_parse_chunked
+#endif
+
+
 #endif /* _NGX_HTTP_LLM_COMPAT_H_INCLUDED_ */

@@ -18,6 +18,7 @@
 #define NGX_HTTP_LLM_FIRST_TOKEN_TIMEOUT_MS  (2 * 60 * 1000)
 #define NGX_HTTP_LLM_IDLE_TIMEOUT_MS         (60 * 1000)
 #define NGX_HTTP_LLM_TOTAL_TIMEOUT_MS        (30 * 60 * 1000)
+#define NGX_HTTP_LLM_HOLD_BYTES              8192
 #define NGX_HTTP_LLM_BODY_MAX_BYTES          (16 * 1024 * 1024)
 
 
@@ -51,6 +52,39 @@ ngx_http_llm_stream_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_stream_module);
     lmcf->enabled = 1;
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_llm_hold_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ssize_t                   size;
+    ngx_str_t                *value;
+    ngx_http_llm_loc_conf_t  *llcf = conf;
+
+    if (llcf->hold_bytes != NGX_CONF_UNSET_SIZE) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        llcf->hold_bytes = 0;
+        return NGX_CONF_OK;
+    }
+
+    size = ngx_parse_size(&value[1]);
+
+    if (size == NGX_ERROR || size == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" in \"%V\": "
+                           "a size, or \"off\"", &value[1], &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    llcf->hold_bytes = size;
 
     return NGX_CONF_OK;
 }
@@ -97,6 +131,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     llcf->first_token_timeout_ms = NGX_CONF_UNSET_MSEC;
     llcf->idle_timeout_ms = NGX_CONF_UNSET_MSEC;
     llcf->total_timeout_ms = NGX_CONF_UNSET_MSEC;
+    llcf->hold_bytes = NGX_CONF_UNSET_SIZE;
     llcf->error_events = NGX_CONF_UNSET;
     llcf->body_max_bytes = NGX_CONF_UNSET_SIZE;
     llcf->pace = NGX_CONF_UNSET_PTR;
@@ -128,6 +163,8 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
                               NGX_HTTP_LLM_IDLE_TIMEOUT_MS);
     ngx_conf_merge_msec_value(conf->total_timeout_ms, prev->total_timeout_ms,
                               NGX_HTTP_LLM_TOTAL_TIMEOUT_MS);
+    ngx_conf_merge_size_value(conf->hold_bytes, prev->hold_bytes,
+                              NGX_HTTP_LLM_HOLD_BYTES);
     ngx_conf_merge_value(conf->error_events, prev->error_events, 1);
     ngx_conf_merge_ptr_value(conf->pace, prev->pace, NULL);
     ngx_conf_merge_size_value(conf->body_max_bytes, prev->body_max_bytes,

@@ -27,6 +27,11 @@ char *ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
 char *ngx_http_llm_stream_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
+/* llm_hold: a size, or 0 for "off" */
+
+char *ngx_http_llm_hold_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
 /* postconfiguration */
 
 ngx_int_t ngx_http_llm_install(ngx_conf_t *cf);

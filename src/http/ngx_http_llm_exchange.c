@@ -9,6 +9,7 @@
 #include "ngx_http_llm_clock.h"
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_live.h"
+#include "ngx_http_llm_gate.h"
 
 
 /*
@@ -136,6 +137,8 @@ ngx_http_llm_exchange_hook(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     ex->finalize_request = u->finalize_request;
     u->finalize_request = ngx_http_llm_exchange_finalize;
+
+    ngx_http_llm_gate_hook(r, ex);
 
     ex->clock.handler = ngx_http_llm_clock_handler;
     ex->clock.data = r;

@@ -35,6 +35,16 @@ struct ngx_http_llm_exchange_s {
     ngx_int_t                   (*input_filter)(void *data, ssize_t bytes);
     void                         *input_filter_ctx;
 
+    /* llm_hold's, which is off where process_header is NULL */
+    ngx_int_t                   (*process_header)(ngx_http_request_t *r);
+    ngx_int_t                   (*reinit_request)(ngx_http_request_t *r);
+
+    /* NULL: nothing is held back */
+    ngx_http_llm_gate_t          *gate;
+
+    /* conf.next_upstream, as each attempt has it first */
+    ngx_uint_t                    next_upstream;
+
     /* fires at the nearest of the deadlines below, and looks again */
     ngx_event_t                   clock;
 
@@ -64,6 +74,9 @@ struct ngx_http_llm_exchange_s {
 
     /* upstream broke its own framing */
     unsigned                      broken:1;
+
+    /* the answer is an HTTP error that upstream's first event was made to */
+    unsigned                      first_error:1;
 };
 
 

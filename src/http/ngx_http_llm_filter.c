@@ -10,13 +10,14 @@
 #include "ngx_http_llm_clock.h"
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_filter.h"
+#include "ngx_http_llm_gate.h"
 #include "ngx_http_llm_relay.h"
 
 
 static ngx_int_t ngx_http_llm_header_filter(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_filter_start(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
-static ngx_uint_t ngx_http_llm_filter_type(ngx_http_request_t *r, const char
+static ngx_uint_t ngx_http_llm_filter_type(ngx_str_t *value, const char
     *type);
 static ngx_int_t ngx_http_llm_body_filter(ngx_http_request_t *r, ngx_chain_t
     *in);
@@ -95,6 +96,8 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
     }
 
     if (ngx_http_llm_error_header(r, ctx) == NGX_OK) {
+        ngx_http_llm_gate_header(r, ctx);
+
         return ngx_http_next_header_filter(r);
     }
 
@@ -122,7 +125,8 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
 static ngx_int_t
 ngx_http_llm_filter_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
-    ngx_uint_t             sse, lines;
+    ngx_uint_t             stream;
+    ngx_llm_framing_e      framing;
     ngx_http_upstream_t   *u;
     ngx_http_llm_relay_t  *relay;
 
@@ -133,11 +137,12 @@ ngx_http_llm_filter_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return NGX_OK;
     }
 
-    sse = ngx_http_llm_filter_type(r, "text/event-stream");
-    lines = ngx_http_llm_filter_type(r, "application/x-ndjson")
-            || ngx_http_llm_filter_type(r, "application/ndjson");
+    stream = ngx_http_llm_filter_framing(&r->headers_out.content_type,
+                                         &framing);
 
-    if (!sse && !lines && !ngx_http_llm_filter_type(r, "application/json")) {
+    if (!stream && !ngx_http_llm_filter_type(&r->headers_out.content_type,
+                                             "application/json"))
+    {
         return NGX_OK;
     }
 
@@ -167,7 +172,7 @@ ngx_http_llm_filter_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
                       &r->headers_out.content_encoding->value);
     }
 
-    if (!sse && !lines) {
+    if (!stream) {
         r->main_filter_need_in_memory = 1;
         return NGX_OK;
     }
@@ -177,7 +182,7 @@ ngx_http_llm_filter_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     }
 
     relay->stream = 1;
-    relay->frame.framing = sse ? NGX_LLM_FRAME_SSE : NGX_LLM_FRAME_LINES;
+    relay->frame.framing = framing;
 
     ngx_http_llm_exchange_start_stream(r, ctx);
 
@@ -203,14 +208,28 @@ ngx_http_llm_filter_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 }
 
 
-static ngx_uint_t
-ngx_http_llm_filter_type(ngx_http_request_t *r, const char *type)
+ngx_uint_t
+ngx_http_llm_filter_framing(ngx_str_t *type, ngx_llm_framing_e *framing)
 {
-    size_t      len;
-    ngx_str_t  *value;
+    *framing = NGX_LLM_FRAME_SSE;
+
+    if (ngx_http_llm_filter_type(type, "text/event-stream")) {
+        return 1;
+    }
+
+    *framing = NGX_LLM_FRAME_LINES;
+
+    return ngx_http_llm_filter_type(type, "application/x-ndjson")
+           || ngx_http_llm_filter_type(type, "application/ndjson");
+}
+
+
+static ngx_uint_t
+ngx_http_llm_filter_type(ngx_str_t *value, const char *type)
+{
+    size_t  len;
 
     len = ngx_strlen(type);
-    value = &r->headers_out.content_type;
 
     return value->len >= len
            && ngx_strncasecmp(value->data, (u_char *) type, len) == 0

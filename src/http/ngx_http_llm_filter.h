@@ -18,10 +18,17 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 
+#include "ngx_llm_frame.h"
+
 
 /* postconfiguration: only where some location has llm_stream on */
 
 void ngx_http_llm_filter_install(void);
+
+/* whether it is the type of a stream of events, and how they are framed */
+
+ngx_uint_t ngx_http_llm_filter_framing(ngx_str_t *type,
+    ngx_llm_framing_e *framing);
 
 /* the body filter behind ours */
 

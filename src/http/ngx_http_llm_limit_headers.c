@@ -45,6 +45,14 @@ ngx_http_llm_limit_add_headers(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return NGX_OK;
     }
 
+    /* upstream's own limit refuses: its headers say when to come again */
+
+    if (r->headers_out.status == NGX_HTTP_TOO_MANY_REQUESTS
+        && charge->status != NGX_HTTP_LLM_LIMIT_REJECTED)
+    {
+        return NGX_OK;
+    }
+
     ngx_http_llm_limit_drop_headers(r);
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {

@@ -8,6 +8,8 @@ package LlmBlock;
 #
 #     --- location          directives of the location, besides llm_stream on
 #                           and proxy_pass to the first simulated server
+#     --- upstream          what an upstream block has, which takes the place
+#                           of the first simulated server
 #     --- sim               the X-LLM-Sim header: times and faults
 #     --- path              default: /v1/chat/completions
 #     --- body              default: a small chat request that streams
@@ -50,7 +52,7 @@ sub import {
 
 sub prepare {
     my ($block) = @_;
-    my ($body, $format, $headers, $path, $sim);
+    my ($body, $format, $headers, $path, $sim, $to, $upstream);
 
     return if !defined $block->location;
 
@@ -61,6 +63,15 @@ sub prepare {
     $block->set_value('http_config', ($block->http_config // '')
         . "log_format llm '$format status=\$status';\n");
 
+    $to = '127.0.0.1:$TEST_NGINX_SIM_PORT_1';
+    $upstream = $block->upstream;
+
+    if (defined $upstream) {
+        $to = 'llm';
+        $block->set_value('http_config', $block->http_config
+                          . "upstream llm {\n$upstream}\n");
+    }
+
     # "location /" is Test::Nginx's own
 
     $block->set_value('config', ($block->config // '') . <<"END");
@@ -70,7 +81,7 @@ sub prepare {
             access_log $Log llm;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
-            proxy_pass http://127.0.0.1:\$TEST_NGINX_SIM_PORT_1;
+            proxy_pass http://$to;
         }
 END
 
