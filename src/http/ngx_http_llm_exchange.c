@@ -8,8 +8,8 @@
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_clock.h"
 #include "ngx_http_llm_exchange.h"
-#include "ngx_http_llm_live.h"
 #include "ngx_http_llm_gate.h"
+#include "ngx_http_llm_live.h"
 
 
 /*
