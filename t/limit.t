@@ -469,7 +469,9 @@ my $ask = $::Ask =~ s{chat/completions}{messages}r
 "$::Zone tokens=1k/d count=completion;"
 --- location
 llm_limit zone=t reserve=100;
---- sim: tokens=9; fault=error; at=3; status=429; retry_after=7
+--- request eval: $::Ask
+--- more_headers eval
+"X-LLM-Sim: tokens=9; fault=error; at=3; status=429\n$::Common"
 --- error_code: 200
 --- raw_response_headers_unlike eval
 qr/x-ratelimit-limit-tokens.*x-ratelimit-limit-tokens/s
