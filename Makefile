@@ -345,7 +345,8 @@ bench-balance: build tools
 bench-once: build tools
 	@tools/install-deps perl
 	@$(tests_env) REQUESTS=80 FLEETS=4h LOADS=0.5 \
-	    BALANCERS='least_conn,hash prefix,requests' bench/balance table
+	    BALANCERS='least_conn,tokens+affinity' bench/balance table
+	@bench/pick/run --limit 500
 
 ##   clean     removes build/
 .PHONY: clean
