@@ -115,6 +115,8 @@ typedef struct {
     ngx_flag_t                  error_events;
     size_t                      body_max_bytes;
 
+    ngx_uint_t                  on_abort;
+
     /* NULL: off */
     ngx_http_llm_pace_conf_t   *pace;
 

@@ -145,6 +145,19 @@ ngx_http_llm_chain_drop(ngx_chain_t *in)
 
 
 ngx_uint_t
+ngx_http_llm_chain_has(ngx_chain_t *in, const ngx_buf_t *b)
+{
+    for ( /* void */ ; in; in = in->next) {
+        if (in->buf == b) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+ngx_uint_t
 ngx_http_llm_chain_has_last(ngx_chain_t *in)
 {
     for ( /* void */ ; in; in = in->next) {

@@ -42,6 +42,8 @@ ngx_int_t ngx_http_llm_chain_give(ngx_http_request_t *r,
 
 void ngx_http_llm_chain_drop(ngx_chain_t *in);
 
+ngx_uint_t ngx_http_llm_chain_has(ngx_chain_t *in, const ngx_buf_t *b);
+
 /* the end of the body is in the chain */
 
 ngx_uint_t ngx_http_llm_chain_has_last(ngx_chain_t *in);

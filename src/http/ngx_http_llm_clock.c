@@ -146,7 +146,11 @@ ngx_http_llm_clock_handler(ngx_event_t *ev)
         return;
     }
 
-    ctx->end = end;
+    /* a client that has left ended it before */
+
+    if (ctx->relay == NULL || !ctx->relay->drained) {
+        ctx->end = end;
+    }
 
     ngx_http_llm_clock_expire(r);
 }

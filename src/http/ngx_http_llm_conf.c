@@ -8,6 +8,7 @@
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_bell.h"
 #include "ngx_http_llm_conf.h"
+#include "ngx_http_llm_drain.h"
 #include "ngx_http_llm_filter.h"
 #include "ngx_http_llm_inspect.h"
 #include "ngx_http_llm_live.h"
@@ -134,6 +135,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     llcf->hold_bytes = NGX_CONF_UNSET_SIZE;
     llcf->error_events = NGX_CONF_UNSET;
     llcf->body_max_bytes = NGX_CONF_UNSET_SIZE;
+    llcf->on_abort = NGX_CONF_UNSET_UINT;
     llcf->pace = NGX_CONF_UNSET_PTR;
 
     ngx_http_llm_limit_create_conf(&llcf->limit);
@@ -166,6 +168,8 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_size_value(conf->hold_bytes, prev->hold_bytes,
                               NGX_HTTP_LLM_HOLD_BYTES);
     ngx_conf_merge_value(conf->error_events, prev->error_events, 1);
+    ngx_conf_merge_uint_value(conf->on_abort, prev->on_abort,
+                              NGX_HTTP_LLM_ABORT_CLOSE);
     ngx_conf_merge_ptr_value(conf->pace, prev->pace, NULL);
     ngx_conf_merge_size_value(conf->body_max_bytes, prev->body_max_bytes,
                               NGX_HTTP_LLM_BODY_MAX_BYTES);

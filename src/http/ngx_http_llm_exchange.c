@@ -7,6 +7,7 @@
 
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_clock.h"
+#include "ngx_http_llm_drain.h"
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_gate.h"
 #include "ngx_http_llm_live.h"
@@ -292,6 +293,7 @@ ngx_http_llm_exchange_start_stream(ngx_http_request_t *r,
 
     ex->conf.read_timeout = NGX_HTTP_LLM_NO_TIMEOUT_MS;
 
+    ngx_http_llm_drain_start(r, ctx);
     ngx_http_llm_clock_arm(r, ex);
 }
 

@@ -45,6 +45,9 @@ struct ngx_http_llm_exchange_s {
     /* conf.next_upstream, as each attempt has it first */
     ngx_uint_t                    next_upstream;
 
+    /* nginx's look whether the client is there */
+    ngx_http_event_handler_pt     read_event_handler;
+
     /* fires at the nearest of the deadlines below, and looks again */
     ngx_event_t                   clock;
 

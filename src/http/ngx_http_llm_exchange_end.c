@@ -7,6 +7,7 @@
 
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_account.h"
+#include "ngx_http_llm_drain.h"
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_live.h"
 #include "ngx_http_llm_relay.h"
@@ -37,6 +38,7 @@ ngx_http_llm_exchange_finalize(ngx_http_request_t *r, ngx_int_t rc)
     }
 
     ngx_http_llm_pause_stop(ctx);
+    ngx_http_llm_drain_end(ctx);
     ngx_http_llm_live_remove(ex);
 
     ex->finalized = 1;

@@ -29,6 +29,11 @@ ngx_http_llm_pause(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_relay_t  *relay;
 
     relay = ctx->relay;
+
+    if (relay->drained) {
+        return NGX_DECLINED;
+    }
+
     ev = relay->pause;
 
     if (ev == NULL) {

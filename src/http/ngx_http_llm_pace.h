@@ -41,7 +41,7 @@ typedef struct {
 
 /*
  * Nothing more passes for so long, or longer where it pauses longer already.
- * The idle clock stands still.
+ * The idle clock stands still.  NGX_DECLINED: nobody is there to wait.
  */
 
 ngx_int_t ngx_http_llm_pause(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,

@@ -8,13 +8,14 @@
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_chain.h"
 #include "ngx_http_llm_clock.h"
+#include "ngx_http_llm_drain.h"
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_filter.h"
 #include "ngx_http_llm_relay.h"
 
 
 static ngx_int_t ngx_http_llm_relay_wait(ngx_http_request_t *r,
-    ngx_http_llm_relay_t *relay, ngx_chain_t *in);
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
 static ngx_int_t ngx_http_llm_relay_pass(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_buf_t *b, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_buf(ngx_http_request_t *r,
@@ -29,7 +30,7 @@ static void ngx_http_llm_relay_unread(ngx_http_request_t *r,
 static void ngx_http_llm_relay_spend(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, unsigned bits);
 static ngx_int_t ngx_http_llm_relay_next(ngx_http_request_t *r,
-    ngx_http_llm_relay_t *relay, ngx_chain_t *out);
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t *out);
 
 
 ngx_int_t
@@ -56,16 +57,16 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
             r->keepalive = 1;
         }
 
-        return ngx_http_llm_relay_next(r, relay, NULL);
+        return ngx_http_llm_relay_next(r, ctx, NULL);
     }
 
     waited = 0;
 
     if (relay->in
         || relay->paused
-        || (relay->busy && r->connection->buffered))
+        || (relay->busy && r->connection->buffered && !relay->drained))
     {
-        rc = ngx_http_llm_relay_wait(r, relay, in);
+        rc = ngx_http_llm_relay_wait(r, ctx, in);
 
         if (rc != NGX_OK) {
             return rc;
@@ -116,7 +117,7 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     *ll = NULL;
 
-    return ngx_http_llm_relay_next(r, relay, out);
+    return ngx_http_llm_relay_next(r, ctx, out);
 }
 
 
@@ -126,14 +127,18 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
  */
 
 static ngx_int_t
-ngx_http_llm_relay_wait(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
+ngx_http_llm_relay_wait(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_chain_t *in)
 {
+    ngx_http_llm_relay_t  *relay;
+
+    relay = ctx->relay;
+
     if (ngx_chain_add_copy(r->pool, &relay->in, in) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    if (ngx_http_llm_relay_next(r, relay, NULL) == NGX_ERROR) {
+    if (ngx_http_llm_relay_next(r, ctx, NULL) == NGX_ERROR) {
         return NGX_ERROR;
     }
 
@@ -417,19 +422,37 @@ ngx_http_llm_relay_spend(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 }
 
 
+/* to the client, unless that has left */
+
 static ngx_int_t
-ngx_http_llm_relay_next(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
+ngx_http_llm_relay_next(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_chain_t *out)
 {
-    ngx_int_t  rc;
+    ngx_int_t              rc;
+    ngx_http_llm_relay_t  *relay;
 
-    /* everything is held back, and nothing waits to be sent */
+    relay = ctx->relay;
+    rc = NGX_OK;
 
-    if (out == NULL && r->out == NULL && !r->connection->buffered) {
-        return NGX_OK;
+    if (!relay->drained) {
+
+        /* everything is held back, and nothing waits to be sent */
+
+        if (out == NULL && r->out == NULL && !r->connection->buffered) {
+            return NGX_OK;
+        }
+
+        rc = ngx_http_llm_filter_next(r, out);
+
+        if (rc == NGX_ERROR && ngx_http_llm_drain_begin(r, ctx) == NGX_OK) {
+            rc = NGX_OK;
+        }
     }
 
-    rc = ngx_http_llm_filter_next(r, out);
+    if (relay->drained) {
+        ngx_http_llm_chain_drop(out);
+        ngx_http_llm_chain_drop(relay->busy);
+    }
 
     ngx_chain_update_chains(r->pool, &relay->free, &relay->busy, &out,
                             (ngx_buf_tag_t) &ngx_http_llm_stream_module);

@@ -56,6 +56,9 @@ struct ngx_http_llm_relay_s {
     /* nothing more of upstream is wanted: what comes is dropped */
     unsigned            cut:1;
 
+    /* the client has left: what comes is read, and dropped */
+    unsigned            drained:1;
+
     /* it is not time for more of it: that waits with upstream */
     unsigned            paused:1;
 
