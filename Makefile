@@ -285,6 +285,12 @@ suites: build tools
 	@test -n "$(T)" || { echo "no suites"; exit 1; }
 	@$(tests_env) prove -j$(JOBS) -It/lib $(T)
 
+##   failover  1,000 requests to three servers of which one is well
+.PHONY: failover
+failover: build tools
+	@tools/install-deps perl suites
+	@$(tests_env) FAILOVER_REQUESTS=1000 prove -It/lib t/failover.t
+
 ##   asan      build/asan/ngx_http_llm_stream_module.so, with ASan and
 ##             UBSan, and the suites run with it
 .PHONY: asan

@@ -9,6 +9,7 @@ package LlmClient;
 #     $client->header('X-Server');        waits for the response's header
 #     $client->finish;                    reads to the end
 #     $client->close;                     leaves in mid-stream
+#     $client->{first}                    seconds until the first content
 #
 #     @clients = LlmClient::load($port, $requests, $at_once, %options);
 #
@@ -88,15 +89,23 @@ sub open_http2 {
 
 sub pump {
     my ($self) = @_;
-    my $n;
+    my ($again, $n, $now);
 
     return 0 if !$self->{sock};
+
+    $now = time;
 
     do {
         $n = $self->{sock}->sysread($self->{raw}, 65536, length $self->{raw});
     } while ($n);
 
-    return 1 if !defined $n && $!{EAGAIN};
+    $again = !defined $n && $!{EAGAIN};
+
+    if (!defined $self->{first} && $self->{raw} =~ /"content":"[^"]/) {
+        $self->{first} = $now - $self->{start};
+    }
+
+    return 1 if $again;
 
     $self->{over} = 1;
     $self->close;
