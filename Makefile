@@ -126,7 +126,7 @@ endef
 
 # Debian's source and a release have ./configure, a repository auto/configure
 
-$(obj)/Makefile: $(obj)/inputs config $(name).map
+$(obj)/Makefile: $(obj)/inputs config config.make $(name).map
 	@echo "configuring nginx $$(sed -n \
 	    's/^#define NGINX_VERSION *"\(.*\)"/\1/p' \
 	    $(src)/src/core/nginx.h), $(variant)"

@@ -9,6 +9,7 @@
 #include "ngx_http_llm_conf.h"
 #include "ngx_http_llm_drain.h"
 #include "ngx_http_llm_live.h"
+#include "ngx_http_llm_share.h"
 #include "ngx_http_llm_variables.h"
 
 
@@ -95,6 +96,13 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
       ngx_http_llm_cancel_directive,
       NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_redis"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_2MORE,
+      ngx_http_llm_redis_directive,
+      NGX_HTTP_MAIN_CONF_OFFSET,
       0,
       NULL },
 

@@ -20,8 +20,9 @@ my %LAYERS = (
     core => { ours => [qw( core )], nginx => qr{ (?!) }x },
     shm => { ours => [qw( core shm )],
              nginx => qr{ ^ngx_(?:config|core|event)\.h$ }x },
-    redis => { ours => [qw( core shm redis )],
-               nginx => qr{ ^ngx_(?:config|core|event)\.h$ }x },
+    redis => { ours => [qw( core redis )],
+               nginx => qr{ ^ngx_(?:config|core|sha1|event(?:_connect)?)\.h$
+                          }x },
     http => { ours => [qw( core shm redis http )], nginx => qr{ ^ngx_ }x },
 );
 

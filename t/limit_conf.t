@@ -89,7 +89,31 @@ my @Bad = (
     "$Zone zone=t:1m tokens=1/m tokens=2/m;"
         => 'duplicate parameter "tokens=2/m" in llm_limit_zone',
     "$Zone zone=t:1m tokens=1/m redis=x;"
-        => 'invalid parameter "redis=x" in llm_limit_zone',
+        => 'unknown "redis=x" of llm_limit_zone "t"',
+    "$Zone zone=t:1m tokens=1/m redis=;"
+        => 'invalid value "redis=" in llm_limit_zone',
+    "llm_redis r redis://127.0.0.1; $Zone 'zone=t{}:1m' tokens=1/m redis=r;"
+        => 'invalid name "t{}" of an llm_limit_zone with "redis"',
+    'llm_redis r redis://127.0.0.1; llm_redis r redis://127.0.0.1;'
+        => 'duplicate llm_redis "r"',
+    'llm_redis r http://127.0.0.1;'
+        => 'invalid address of "r" in llm_redis, allowed is redis://',
+    'llm_redis r redis://:secret@redis.example;'
+        => 'invalid address of "r" in llm_redis, allowed is numeric',
+    'llm_redis r redis://secret@127.0.0.1;'
+        => 'invalid address of "r" in llm_redis, allowed is user:password',
+    'llm_redis r redis://127.0.0.1/x;'
+        => 'invalid address of "r" in llm_redis, allowed is a number',
+    'llm_redis r unix:;'
+        => 'invalid address of "r" in llm_redis, allowed is unix:path',
+    'llm_redis r redis://127.0.0.1 timeout=0;'
+        => 'invalid value "timeout=0" in llm_redis, allowed is a time',
+    'llm_redis r redis://127.0.0.1 fallback=none;'
+        => 'invalid value "fallback=none" in llm_redis, allowed is timeout=',
+    'llm_redis r redis://127.0.0.1 "prefix=a{b";'
+        => 'invalid value "prefix=a{b" in llm_redis, allowed is up to 128',
+    'llm_redis r redis://127.0.0.1 script=/nowhere.lua;'
+        => '"/nowhere.lua" failed',
     "$Zone zone=t:1m tokens=1/m lease=5%;"
         => 'invalid parameter "lease=5%" in llm_limit_zone',
     "$Zone zone=t:1m tokens=\$nobody_knows;"

@@ -32,6 +32,7 @@ typedef struct ngx_http_llm_charge_s    ngx_http_llm_charge_t;
 typedef struct ngx_http_llm_exchange_s  ngx_http_llm_exchange_t;
 typedef struct ngx_http_llm_gate_s      ngx_http_llm_gate_t;
 typedef struct ngx_http_llm_relay_s     ngx_http_llm_relay_t;
+typedef struct ngx_http_llm_wait_s      ngx_http_llm_wait_t;
 
 
 #include "ngx_http_llm_balancer.h"
@@ -81,6 +82,9 @@ typedef struct {
 typedef struct {
     /* ngx_http_llm_zone_t *: the budgets of llm_limit_zone */
     ngx_array_t                 zones;
+
+    /* ngx_http_llm_redis_t *: those of llm_redis */
+    ngx_array_t                 redises;
 
     /* rows of processes; NULL where no upstream and no zone needs them */
     ngx_shm_zone_t             *inflight;
@@ -164,6 +168,9 @@ struct ngx_http_llm_ctx_s {
 
     /* what llm_limit took for this request; NULL: nothing */
     ngx_http_llm_charge_t      *charge;
+
+    /* it sleeps ahead of upstream; NULL: it does not */
+    ngx_http_llm_wait_t        *wait;
 
     /* the exchange with upstream; NULL before there is one */
     ngx_http_llm_exchange_t    *exchange;

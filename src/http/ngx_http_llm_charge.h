@@ -28,9 +28,38 @@ typedef struct {
 } ngx_http_llm_quota_t;
 
 
+/*
+ * A charge that is kept in Redis.  It lives as long as its request; what is
+ * asked of Redis has a life of its own.
+ */
+
+typedef struct {
+    /* of this worker's open ones, as long as it is open */
+    ngx_queue_t                  queue;
+
+    ngx_http_llm_redis_charge_t  charge;
+    ngx_http_llm_ctx_t          *ctx;
+    ngx_http_llm_take_t         *take;
+
+    /* the question that is not answered; NULL: there is none */
+    ngx_http_llm_redis_call_t   *call;
+
+    ngx_http_llm_redis_status_e  status;
+
+    /* of a denial, in the request's memory */
+    ngx_str_t                    reason;
+
+    /* it is taken, and has to be ended */
+    unsigned                     open:1;
+} ngx_http_llm_share_t;
+
+
 typedef struct {
     ngx_http_llm_limit_zone_t   *zone;
     ngx_http_llm_hold_t         *hold;
+
+    /* NULL: this machine's zone keeps the budgets */
+    ngx_http_llm_share_t        *share;
 
     /* of tokens, when they were taken; tokens of 0: the zone counts none */
     ngx_llm_rate_t               rate;
@@ -52,6 +81,12 @@ struct ngx_http_llm_charge_s {
 
     /* parts are held */
     ngx_uint_t                   open;
+
+    /* Redis is asked, or has been: the answer decides */
+    ngx_uint_t                   asking;
+
+    /* in the request's memory where Redis is asked */
+    ngx_http_llm_take_t         *takes;
 
     /* the zone that decided: it rejected, or it has least left */
     ngx_http_llm_zone_t         *zone;
@@ -81,6 +116,9 @@ struct ngx_http_llm_charge_s {
 typedef struct {
     ngx_http_llm_take_t         *take;
     ngx_uint_t                   budget;
+
+    /* of a take that is refused: what its zone is */
+    const char                  *why;
 } ngx_http_llm_verdict_t;
 
 
@@ -92,6 +130,39 @@ typedef struct {
 
 ngx_int_t ngx_http_llm_limit_prepare(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_take_t *takes, ngx_uint_t *n);
+
+/*
+ * Budgets that Redis keeps.  begin: marks their takes, makes their shares;
+ * ask: NGX_AGAIN, the request sleeps until they are answered, NGX_OK: they
+ * are already, or an error; answered: what came of them, where Redis did not
+ * decide the fallback does.  NGX_OK: all is taken; NGX_BUSY: the takes say
+ * why not, and nothing is.
+ */
+
+ngx_int_t ngx_http_llm_share_begin(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_take_t *takes, ngx_uint_t n);
+ngx_int_t ngx_http_llm_share_ask(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_share_answered(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+
+/*
+ * Of a take that is refused: what its zone is, for the log, and a message for
+ * the client; sets the rejection's status and retry where they are of its
+ * own.  NULL: it is not Redis' refusal.
+ */
+
+const char *ngx_http_llm_share_refusal(ngx_http_llm_charge_t *charge,
+    const ngx_http_llm_take_t *take, const char **message);
+
+/* ends a share: by costs, or, NULL, by what was taken; any number of times */
+
+void ngx_http_llm_share_end(ngx_http_llm_share_t *share,
+    const int64_t *costs);
+
+/* all of this worker, as if their requests had not happened */
+
+void ngx_http_llm_share_end_all(void);
 
 /* keeps what is wanted later of the takes, and finds who decided */
 

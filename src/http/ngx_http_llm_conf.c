@@ -13,6 +13,7 @@
 #include "ngx_http_llm_inspect.h"
 #include "ngx_http_llm_live.h"
 #include "ngx_http_llm_model.h"
+#include "ngx_http_llm_share.h"
 #include "ngx_http_llm_wait.h"
 
 
@@ -101,7 +102,10 @@ ngx_http_llm_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
-    if (ngx_array_init(&lmcf->zones, cf->pool, 4, sizeof(void *)) != NGX_OK) {
+    if (ngx_array_init(&lmcf->zones, cf->pool, 4, sizeof(void *)) != NGX_OK
+        || ngx_array_init(&lmcf->redises, cf->pool, 4, sizeof(void *))
+           != NGX_OK)
+    {
         return NULL;
     }
 
@@ -187,6 +191,10 @@ ngx_http_llm_install(ngx_conf_t *cf)
 
     lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_stream_module);
 
+    if (ngx_http_llm_share_bind(cf, lmcf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     if (!lmcf->enabled) {
         return NGX_OK;
     }
@@ -242,7 +250,11 @@ ngx_http_llm_init_process(ngx_cycle_t *cycle)
         return NGX_ERROR;
     }
 
-    return ngx_http_llm_limit_init_process(cycle);
+    if (ngx_http_llm_limit_init_process(cycle) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_llm_share_init_process(cycle);
 }
 
 
@@ -270,6 +282,7 @@ void
 ngx_http_llm_exit_process(ngx_cycle_t *cycle)
 {
     ngx_http_llm_live_process_gone(cycle, ngx_pid);
+    ngx_http_llm_share_exit_process(cycle);
     ngx_http_llm_limit_exit_process(cycle);
     ngx_http_llm_balancer_exit_process(cycle);
 }

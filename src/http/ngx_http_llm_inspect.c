@@ -83,8 +83,6 @@ ngx_http_llm_handler(ngx_http_request_t *r)
     }
 
     if (!ctx->admitted && ctx->facts && llcf->limit.limits) {
-        ctx->admitted = 1;
-
         rc = ngx_http_llm_limit_admit(r, ctx);
 
         if (rc != NGX_DECLINED) {

@@ -19,6 +19,8 @@
 static ngx_http_llm_charge_t *ngx_http_llm_limit_create_charge(
     ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx, ngx_uint_t n);
 static void ngx_http_llm_limit_cleanup(void *data);
+static ngx_int_t ngx_http_llm_limit_decide(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_take_t *takes, ngx_int_t rc);
 static ngx_int_t ngx_http_llm_limit_refuse(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_verdict_t *verdict);
 static ngx_int_t ngx_http_llm_limit_delay(ngx_http_request_t *r,
@@ -34,9 +36,16 @@ ngx_http_llm_limit_admit(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
     ngx_int_t                rc;
     ngx_uint_t               i, n;
-    ngx_http_llm_take_t      takes[NGX_HTTP_LLM_MAX_ZONES];
+    ngx_http_llm_take_t     *taken, takes[NGX_HTTP_LLM_MAX_ZONES];
     ngx_http_llm_charge_t   *charge;
-    ngx_http_llm_verdict_t   verdict;
+
+    ctx->admitted = 1;
+
+    if (ctx->charge && ctx->charge->asking) {
+        rc = ngx_http_llm_share_answered(r, ctx);
+
+        return ngx_http_llm_limit_decide(r, ctx, ctx->charge->takes, rc);
+    }
 
     if (ngx_http_llm_limit_prepare(r, ctx, takes, &n) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -51,13 +60,51 @@ ngx_http_llm_limit_admit(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    rc = ngx_http_llm_zone_reserve(takes, n, ngx_http_llm_zone_now());
+    if (ngx_http_llm_share_begin(r, ctx, takes, n) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    taken = charge->takes ? charge->takes : takes;
+
+    rc = ngx_http_llm_zone_reserve(taken, n, ngx_http_llm_zone_now());
 
     charge->open = (rc == NGX_OK);
 
-    verdict = ngx_http_llm_limit_record(charge, takes, n);
+    if (charge->open && charge->takes) {
 
-    for (i = 0; i < n; i++) {
+        for (i = 0; i < n; i++) {
+            charge->parts[i].zone = (ngx_http_llm_limit_zone_t *)
+                                                               taken[i].zone;
+            charge->parts[i].hold = taken[i].hold;
+        }
+
+        rc = ngx_http_llm_share_ask(r, ctx);
+
+        if (rc != NGX_OK) {
+            ctx->admitted = 0;
+            return rc;
+        }
+
+        rc = ngx_http_llm_share_answered(r, ctx);
+    }
+
+    return ngx_http_llm_limit_decide(r, ctx, taken, rc);
+}
+
+
+static ngx_int_t
+ngx_http_llm_limit_decide(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_take_t *takes, ngx_int_t rc)
+{
+    ngx_uint_t               i;
+    ngx_http_llm_charge_t   *charge;
+    ngx_http_llm_verdict_t   verdict;
+
+    charge = ctx->charge;
+
+    verdict = ngx_http_llm_limit_record(charge, takes, charge->nparts);
+
+    for (i = 0; i < charge->nparts; i++) {
         ngx_http_llm_limit_note(r, &takes[i]);
 
         if (takes[i].moved) {
@@ -77,7 +124,8 @@ ngx_http_llm_limit_admit(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     ngx_log_debug3(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "llm limit: passed %ui zones, reserved:%L, least in \"%V\"",
-                   n, charge->reserved, &charge->zone->shm_zone->shm.name);
+                   charge->nparts, charge->reserved,
+                   &charge->zone->shm_zone->shm.name);
 
     return NGX_DECLINED;
 }
@@ -110,6 +158,7 @@ ngx_http_llm_limit_create_charge(ngx_http_request_t *r,
     cln->data = ctx;
 
     charge->limits = llcf->limit.limits;
+    charge->nparts = n;
     ctx->charge = charge;
 
     return charge;
@@ -136,6 +185,19 @@ ngx_http_llm_limit_refuse(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
     charge = ctx->charge;
 
+    charge->reject_status = llcf->limit.status;
+
+    if (verdict->take->refused) {
+        verdict->why = ngx_http_llm_share_refusal(charge, verdict->take,
+                                                  &message);
+
+        if (verdict->why == NULL) {
+            verdict->why = "is full";
+            message = "Rate limit reached. Please try again later.";
+            charge->retry_ms = NGX_HTTP_LLM_LIMIT_FULL_MS;
+        }
+    }
+
     ngx_http_llm_limit_log(r, &llcf->limit, verdict, 0);
 
     if (llcf->limit.dry_run) {
@@ -144,14 +206,16 @@ ngx_http_llm_limit_refuse(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     }
 
     charge->status = NGX_HTTP_LLM_LIMIT_REJECTED;
-    charge->reject_status = llcf->limit.status;
 
     err = NGX_LLM_ERR_RATE_LIMIT;
     delay_ns = verdict->take->delay_ns[verdict->budget];
 
+    if (charge->reject_status == NGX_HTTP_SERVICE_UNAVAILABLE) {
+        err = NGX_LLM_ERR_OVERLOADED;
+    }
+
     if (verdict->take->refused) {
-        message = "Rate limit reached. Please try again later.";
-        charge->retry_ms = NGX_HTTP_LLM_LIMIT_FULL_MS;
+        /* void */
 
     } else if (delay_ns == NGX_LLM_NEVER) {
         err = NGX_LLM_ERR_TOO_LARGE;
@@ -165,7 +229,7 @@ ngx_http_llm_limit_refuse(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         charge->retry_ms = ngx_http_llm_limit_ms(delay_ns);
     }
 
-    return ngx_http_llm_reject(r, ctx, err, llcf->limit.status, message);
+    return ngx_http_llm_reject(r, ctx, err, charge->reject_status, message);
 }
 
 

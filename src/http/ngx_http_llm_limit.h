@@ -19,6 +19,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 
+#include "ngx_http_llm_redis.h"
 #include "ngx_http_llm_zone.h"
 
 
@@ -44,6 +45,10 @@ typedef struct {
     ngx_llm_weights_t           weights;
 
     ngx_http_llm_budget_t       budgets[NGX_HTTP_LLM_BUDGETS];
+
+    /* who keeps the budgets for all machines; NULL: this one does */
+    ngx_http_llm_redis_t       *redis;
+    ngx_str_t                   redis_name;
 } ngx_http_llm_limit_zone_t;
 
 
@@ -106,6 +111,7 @@ typedef enum {
  * Takes all that the request needs from all of its zones, or nothing.  Main
  * requests with facts only; ctx->charge is set from here on, also where the
  * answer is no; where no zone applies (all keys are empty) it stays NULL.
+ * NGX_AGAIN: it sleeps, and where Redis is asked this is called again.
  * NGX_DECLINED: go on; NGX_ERROR or an HTTP status, made by
  * ngx_http_llm_reject(): the phase handler's result.
  */

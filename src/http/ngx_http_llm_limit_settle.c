@@ -78,6 +78,16 @@ ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage,
                        costs[NGX_HTTP_LLM_TOKENS],
                        costs[NGX_HTTP_LLM_REQUESTS], keep);
 
+        if (part->share) {
+            ngx_http_llm_share_end(part->share, keep ? NULL : costs);
+        }
+
+        /* a fallback that refused has left nothing */
+
+        if (part->hold == NULL) {
+            continue;
+        }
+
         moved |= ngx_http_llm_zone_settle(&part->zone->zone, part->hold,
                                           keep ? NULL : costs, learned,
                                           ngx_http_llm_zone_now());

@@ -71,6 +71,7 @@ ngx_http_llm_limit_prepare(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         }
 
         take->zone = &lz->zone;
+        take->elsewhere = 0;
         take->weights = &lz->weights;
         take->wait_ns = (int64_t) ngx_min(limits[i].wait_ms,
                                           NGX_HTTP_LLM_LIMIT_WAIT_MS)

@@ -148,8 +148,8 @@ ngx_http_llm_limit_log(ngx_http_request_t *r, ngx_http_llm_limit_conf_t *conf,
 
     if (take->refused) {
         ngx_log_error(conf->log_level, r->connection->log, 0,
-                      "llm limit: rejected%s, zone \"%V\" is full, key %08xD",
-                      dry, name, key);
+                      "llm limit: rejected%s, zone \"%V\" %s, key %08xD",
+                      dry, name, verdict->why, key);
         return;
     }
 

@@ -31,6 +31,7 @@ typedef enum {
 #define NGX_HTTP_LLM_PARAM_CACHED          0x0080
 #define NGX_HTTP_LLM_PARAM_COMPLETION      0x0100
 #define NGX_HTTP_LLM_PARAM_REASONING       0x0200
+#define NGX_HTTP_LLM_PARAM_REDIS           0x0400
 
 
 /* one llm_limit_zone as it is read */
@@ -75,6 +76,8 @@ static char *ngx_http_llm_limit_set_burst(ngx_conf_t *cf,
 static char *ngx_http_llm_limit_set_count(ngx_conf_t *cf,
     ngx_http_llm_limit_args_t *args, ngx_str_t *value, void *slot);
 static char *ngx_http_llm_limit_set_weight(ngx_conf_t *cf,
+    ngx_http_llm_limit_args_t *args, ngx_str_t *value, void *slot);
+static char *ngx_http_llm_limit_set_redis(ngx_conf_t *cf,
     ngx_http_llm_limit_args_t *args, ngx_str_t *value, void *slot);
 static char *ngx_http_llm_limit_variable(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_complex_value_t **cv);
@@ -145,6 +148,11 @@ static ngx_http_llm_limit_param_t  ngx_http_llm_limit_params[] = {
       NGX_HTTP_LLM_PARAM_REASONING,
       ngx_http_llm_limit_set_weight,
       ngx_http_llm_limit_weight(reasoning_1000) },
+
+    { ngx_string("redis="),
+      NGX_HTTP_LLM_PARAM_REDIS,
+      ngx_http_llm_limit_set_redis,
+      offsetof(ngx_http_llm_limit_zone_t, redis_name) },
 
     { ngx_null_string, 0, NULL, 0 }
 };
@@ -506,6 +514,24 @@ ngx_http_llm_limit_set_weight(ngx_conf_t *cf, ngx_http_llm_limit_args_t *args,
     if (ngx_llm_weight_parse(slot, text, &reason) != NGX_LLM_OK) {
         return (char *) reason;
     }
+
+    return NGX_CONF_OK;
+}
+
+
+/* llm_redis may come later */
+
+static char *
+ngx_http_llm_limit_set_redis(ngx_conf_t *cf, ngx_http_llm_limit_args_t *args,
+    ngx_str_t *value, void *slot)
+{
+    ngx_str_t  *name = slot;
+
+    if (value->len == 0) {
+        return "the name of an llm_redis";
+    }
+
+    *name = *value;
 
     return NGX_CONF_OK;
 }

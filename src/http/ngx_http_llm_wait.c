@@ -8,7 +8,7 @@
 #include "ngx_http_llm_wait.h"
 
 
-typedef struct {
+struct ngx_http_llm_wait_s {
     ngx_queue_t                 queue;
     ngx_http_llm_ctx_t         *ctx;
     ngx_http_llm_wait_look_pt   look;
@@ -17,7 +17,7 @@ typedef struct {
     ngx_http_cleanup_t         *cleanup;
     ngx_msec_t                  since_ms;
     ngx_event_t                 timer;
-} ngx_http_llm_wait_t;
+};
 
 
 static void ngx_http_llm_wait_write_handler(ngx_http_request_t *r);
@@ -89,7 +89,23 @@ ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
 
     ngx_add_timer(&wait->timer, wait_ms);
 
+    ctx->wait = wait;
+
     return NGX_AGAIN;
+}
+
+
+void
+ngx_http_llm_wait_end(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_llm_wait_t  *wait;
+
+    wait = ctx->wait;
+
+    if (wait && wait->timer.timer_set) {
+        ngx_del_timer(&wait->timer);
+        ngx_post_event(&wait->timer, &ngx_posted_events);
+    }
 }
 
 
@@ -125,6 +141,7 @@ ngx_http_llm_wait_timer_handler(ngx_event_t *ev)
 
     ngx_queue_remove(&wait->queue);
 
+    wait->ctx->wait = NULL;
     wait->cleanup->handler = NULL;
     wait->ended(wait->ctx, ngx_current_msec - wait->since_ms, 0);
 
@@ -184,7 +201,12 @@ ngx_http_llm_wait_cleanup(void *data)
         ngx_del_timer(&wait->timer);
     }
 
+    if (wait->timer.posted) {
+        ngx_delete_posted_event(&wait->timer);
+    }
+
     ngx_queue_remove(&wait->queue);
 
+    wait->ctx->wait = NULL;
     wait->ended(wait->ctx, ngx_current_msec - wait->since_ms, 1);
 }

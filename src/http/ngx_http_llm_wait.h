@@ -45,6 +45,10 @@ ngx_int_t ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
     ngx_http_llm_wait_look_pt look, ngx_http_llm_wait_pt ended,
     ngx_http_event_handler_pt resume);
 
+/* it has slept enough: behind this turn of the loop it goes on */
+
+void ngx_http_llm_wait_end(ngx_http_llm_ctx_t *ctx);
+
 /* those who sleep in this worker, in the order in which they came */
 
 void ngx_http_llm_wait_init_process(void);

@@ -43,7 +43,7 @@ ngx_http_llm_hold_begin_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
         hold->costs[b] = take->costs[b];
 
-        if (take->rates[b].tokens) {
+        if (take->rates[b].tokens && !take->elsewhere) {
             hold->budgets |= 1 << b;
         }
     }

@@ -249,6 +249,17 @@ ngx_http_llm_zone_look_locked(ngx_http_llm_take_t *take, int64_t now_ns)
             continue;
         }
 
+        if (take->elsewhere) {
+            take->delay_ns[b] = 0;
+
+            if (take->costs[b] > take->rates[b].burst) {
+                take->delay_ns[b] = NGX_LLM_NEVER;
+                rc = NGX_BUSY;
+            }
+
+            continue;
+        }
+
         if (ngx_http_llm_key_speed(key, b, &take->rates[b], now_ns)
             && key->holds)
         {
@@ -304,7 +315,7 @@ ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     }
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-        if (take->rates[b].tokens) {
+        if (take->rates[b].tokens && !take->elsewhere) {
             ngx_http_llm_key_charge(take->key, b, take->costs[b], now_ns);
         }
     }
@@ -351,6 +362,13 @@ ngx_http_llm_zone_report_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     }
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
+
+        if (take->elsewhere) {
+            take->level[b] = take->rates[b].burst;
+            take->full_ns[b] = 0;
+            continue;
+        }
+
         take->level[b] = ngx_llm_bucket_level(&key->buckets[b],
                                               &take->rates[b], now_ns);
         take->full_ns[b] = ngx_llm_bucket_full_in(&key->buckets[b], now_ns);

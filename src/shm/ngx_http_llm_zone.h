@@ -109,6 +109,12 @@ typedef struct {
     /* the longest delay that the request puts up with, < NGX_LLM_NEVER */
     int64_t                     wait_ns;
 
+    /*
+     * the budget is kept by somebody else: costs are found, and a hold
+     * remembers what is to be learned, but nothing is taken here
+     */
+    ngx_uint_t                  elsewhere;
+
     /* results: what is, or would have to be, taken of each budget */
     int64_t                     costs[NGX_HTTP_LLM_BUDGETS];
 

@@ -1,0 +1,276 @@
+
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+
+#include "ngx_http_llm_redis_link.h"
+
+
+/* what one request runs into is said once in a while */
+#define NGX_HTTP_LLM_REDIS_SAY_MS   60000
+
+/* a command is sent on, or again, no more often than that */
+#define NGX_HTTP_LLM_REDIS_HOPS     4
+
+
+static void ngx_http_llm_redis_answer(ngx_http_llm_redis_call_t *call,
+    const ngx_http_llm_redis_answer_t *answer);
+static void ngx_http_llm_redis_lost(ngx_http_llm_redis_call_t *call);
+static void ngx_http_llm_redis_error(ngx_http_llm_redis_call_t *call,
+    redisReply *reply);
+static ngx_uint_t ngx_http_llm_redis_unable(const redisReply *reply);
+static void ngx_http_llm_redis_say(ngx_http_llm_redis_link_t *link,
+    const redisReply *reply, ngx_uint_t policy);
+static ngx_int_t ngx_http_llm_redis_again(ngx_http_llm_redis_call_t *call,
+    redisReply *reply);
+static ngx_int_t ngx_http_llm_redis_asking(ngx_http_llm_redis_link_t *link);
+static void ngx_http_llm_redis_ignore(ngx_http_llm_redis_call_t *call,
+    redisReply *reply);
+
+
+static const int64_t  ngx_http_llm_redis_nothing[NGX_HTTP_LLM_REDIS_BUDGETS];
+
+static const ngx_http_llm_redis_answer_t  ngx_http_llm_redis_failed = {
+    .status = NGX_HTTP_LLM_REDIS_FAILED
+};
+
+
+/*
+ * What a server says that cannot decide for anybody now: the link is down
+ * until a probe goes through, at the next server of the list if there is one.
+ */
+
+static const char  *ngx_http_llm_redis_words[] = {
+    "READONLY", "LOADING", "MASTERDOWN", "OOM", "BUSY", "MISCONF",
+    "NOREPLICAS", "NOAUTH", "WRONGPASS", "NOPERM", "UNKILLABLE", NULL
+};
+
+
+void
+ngx_http_llm_redis_done(ngx_http_llm_redis_call_t *call, redisReply *reply)
+{
+    ngx_http_llm_redis_link_t    *link;
+    ngx_http_llm_redis_answer_t   answer;
+
+    if (reply == NULL) {
+        ngx_http_llm_redis_lost(call);
+        return;
+    }
+
+    if (reply->type == REDIS_REPLY_ERROR) {
+        ngx_http_llm_redis_error(call, reply);
+        return;
+    }
+
+    if (ngx_http_llm_redis_read(reply, call->script, &answer) != NGX_OK) {
+        link = call->link;
+        ngx_http_llm_redis_lost(call);
+        ngx_http_llm_redis_link_drop(link, "wrong reply");
+        return;
+    }
+
+    ngx_http_llm_redis_answer(call, &answer);
+}
+
+
+static void
+ngx_http_llm_redis_answer(ngx_http_llm_redis_call_t *call,
+    const ngx_http_llm_redis_answer_t *answer)
+{
+    if (call->handler) {
+        call->handler(call->data, answer);
+
+    } else if (call->script == NGX_HTTP_LLM_REDIS_RESERVE
+               && answer->status == NGX_HTTP_LLM_REDIS_TAKEN)
+    {
+        /* who asked has left meanwhile */
+
+        ngx_http_llm_redis_settle(&call->charge, ngx_http_llm_redis_nothing);
+    }
+
+    ngx_http_llm_redis_call_free(call);
+}
+
+
+/* the link went down, ahead of the answer or of the command */
+
+static void
+ngx_http_llm_redis_lost(ngx_http_llm_redis_call_t *call)
+{
+    if (call->script == NGX_HTTP_LLM_REDIS_SETTLE) {
+        ngx_http_llm_redis_store(call);
+        return;
+    }
+
+    if (call->sent && !call->once
+        && (call->script == NGX_HTTP_LLM_REDIS_RESERVE
+            || call->script == NGX_HTTP_LLM_REDIS_LEASE))
+    {
+        ngx_http_llm_redis_give_up(&call->charge);
+    }
+
+    ngx_http_llm_redis_answer(call, &ngx_http_llm_redis_failed);
+}
+
+
+static void
+ngx_http_llm_redis_error(ngx_http_llm_redis_call_t *call, redisReply *reply)
+{
+    ngx_uint_t                  policy, unable;
+    ngx_http_llm_redis_link_t  *link;
+
+    link = call->link;
+
+    if (ngx_http_llm_redis_again(call, reply) == NGX_OK) {
+        return;
+    }
+
+    policy = (ngx_strnstr((u_char *) reply->str, "LLMPOLICY", reply->len)
+              != NULL);
+    unable = (!policy && ngx_http_llm_redis_unable(reply));
+
+    if (unable && call->script == NGX_HTTP_LLM_REDIS_SETTLE) {
+        ngx_http_llm_redis_store(call);
+
+    } else {
+        ngx_http_llm_redis_answer(call, &ngx_http_llm_redis_failed);
+    }
+
+    if (unable) {
+        ngx_http_llm_redis_link_drop(link, "%s", reply->str);
+        return;
+    }
+
+    ngx_http_llm_redis_say(link, reply, policy);
+}
+
+
+static ngx_uint_t
+ngx_http_llm_redis_unable(const redisReply *reply)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; ngx_http_llm_redis_words[i]; i++) {
+        if (ngx_http_llm_redis_says(reply, ngx_http_llm_redis_words[i])) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static void
+ngx_http_llm_redis_say(ngx_http_llm_redis_link_t *link,
+    const redisReply *reply, ngx_uint_t policy)
+{
+    ngx_http_llm_redis_t  *redis;
+
+    redis = link->redis;
+
+    if (redis->said_ms
+        && ngx_current_msec - redis->said_ms < NGX_HTTP_LLM_REDIS_SAY_MS)
+    {
+        return;
+    }
+
+    redis->said_ms = ngx_current_msec;
+
+    ngx_log_error(NGX_LOG_ERR, redis->log, 0,
+                  "llm redis: %s\"%V\" cannot decide, %V: %s",
+                  policy ? "script of " : "", &redis->name,
+                  &link->addr.name, reply->str);
+}
+
+
+/* NGX_OK: it was sent once more, to where it belongs */
+
+static ngx_int_t
+ngx_http_llm_redis_again(ngx_http_llm_redis_call_t *call, redisReply *reply)
+{
+    ngx_uint_t                  ask, moved;
+    ngx_http_llm_redis_link_t  *link, *target;
+
+    link = call->link;
+
+    if (call->hops++ >= NGX_HTTP_LLM_REDIS_HOPS) {
+        return NGX_DECLINED;
+    }
+
+    if (ngx_http_llm_redis_says(reply, "NOSCRIPT")) {
+        if (ngx_http_llm_redis_load(link, call->script) != NGX_OK) {
+            return NGX_DECLINED;
+        }
+
+        return ngx_http_llm_redis_link_send(link, call);
+    }
+
+    if (ngx_http_llm_redis_says(reply, "CLUSTERDOWN")
+        || ngx_http_llm_redis_says(reply, "TRYAGAIN"))
+    {
+        ngx_http_llm_redis_refresh(link->redis);
+        return NGX_DECLINED;
+    }
+
+    moved = (ngx_strncmp(reply->str, "MOVED ", 6) == 0);
+    ask = (ngx_strncmp(reply->str, "ASK ", 4) == 0);
+
+    if (!moved && !ask) {
+        return NGX_DECLINED;
+    }
+
+    target = ngx_http_llm_redis_target(link, reply, moved);
+
+    if (moved) {
+        ngx_http_llm_redis_refresh(link->redis);
+    }
+
+    if (target == NULL
+        || (ask && ngx_http_llm_redis_asking(target) != NGX_OK))
+    {
+        return NGX_DECLINED;
+    }
+
+    return ngx_http_llm_redis_link_send(target, call);
+}
+
+
+/* for the one command that follows */
+
+static ngx_int_t
+ngx_http_llm_redis_asking(ngx_http_llm_redis_link_t *link)
+{
+    size_t                      len;
+    const char                 *arg;
+    ngx_http_llm_redis_call_t  *call;
+
+    if (link->state != NGX_HTTP_LLM_REDIS_UP) {
+        return NGX_BUSY;
+    }
+
+    arg = "ASKING";
+    len = 6;
+
+    call = ngx_http_llm_redis_call_create(NGX_HTTP_LLM_REDIS_GREETING,
+                                          ngx_http_llm_redis_ignore, 1,
+                                          &arg, &len);
+    if (call == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_llm_redis_link_send(link, call) != NGX_OK) {
+        ngx_http_llm_redis_call_free(call);
+        return NGX_BUSY;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_llm_redis_ignore(ngx_http_llm_redis_call_t *call, redisReply *reply)
+{
+    ngx_http_llm_redis_call_free(call);
+}
