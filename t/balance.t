@@ -1,9 +1,7 @@
 # Copyright (C) the ngx_http_llm_stream_module authors
 # SPDX-License-Identifier: BSD-2-Clause
 
-# llm_least_inflight.  A block's "servers" stand in its upstream, "live" is
-# done while nginx runs.  The two workers have sockets of their own, so that
-# both get requests, and every choice has to be made from the counts of both.
+# llm_least_inflight by requests; its frame is t/lib/LlmBalance.pm.
 
 use strict;
 use warnings;
@@ -13,10 +11,7 @@ use lib 't/lib';
 # first, for it takes the ports that "servers" name
 
 use LlmTest;
-use LlmClient;
-
-our $Port = free_port(1);
-our $Hold = 'tokens=2000; itl=50';
+use LlmBalance;
 
 # the first server is four times as fast as the last two, the second twice
 
@@ -24,157 +19,7 @@ sim_options('--itl', '4', '--itl-slope', '0', '--prefill', '1000000',
             '--speed', sim_port(1) . '=4', '--speed', sim_port(2) . '=2',
             '--quiet');
 
-workers(2);
-add_block_preprocessor(\&prepare);
-add_response_body_check(\&live);
-
 run_tests();
-
-
-sub prepare {
-    my ($block) = @_;
-    my $servers = $block->servers // '';
-
-    sim_start();
-    sim_reset();
-
-    # four servers unless the block names its own
-
-    $servers = join '', map { "server 127.0.0.1:" . sim_port($_) . ";\n" } 1..4
-        if $servers eq '';
-
-    $servers .= "llm_least_inflight;\n" if $servers !~ /llm_least_inflight/;
-
-    $block->set_value('http_config', ($block->http_config // '') . <<"END");
-        upstream llm {
-            $servers
-        }
-
-        server {
-            listen 127.0.0.1:$Port reuseport;
-
-            add_header X-Server \$upstream_addr always;
-            add_header X-Inflight \$llm_inflight always;
-            add_header X-Worker \$pid always;
-
-            location / {
-                llm_stream on;
-                proxy_pass http://llm;
-                proxy_http_version 1.1;
-                proxy_set_header Connection "";
-            }
-        }
-END
-
-    $block->set_value('config', 'location = /up { return 204; }');
-    $block->set_value('request', 'GET /up');
-    $block->set_value('error_code', '204') if !defined $block->must_die;
-}
-
-
-sub live {
-    my ($block) = @_;
-    my %balance;
-
-    return if !defined $block->live;
-
-    $block->live->($block->name);
-
-    # whatever was done: each server that was got was freed, and once
-
-    Time::HiRes::sleep(0.3);
-
-    for my $line (logged(qr/llm balancer: (?:get|free) /)) {
-        my ($what, $server) = $line =~ /balancer: (\w+) (\S+)/;
-        $balance{$server} += $what eq 'get' ? 1 : -1;
-    }
-
-    is_deeply([ grep { $balance{$_} } sort keys %balance ], [],
-              $block->name . ' - each get has one free');
-    ok(%balance > 0, $block->name . ' - the balancer was asked');
-}
-
-
-# "live code": Perl of this file, with the block's name in $name
-
-sub code {
-    my ($text) = @_;
-    my $code = eval "sub { my (\$name) = \@_; $text }";
-
-    die "live: $@" if !$code;
-
-    return $code;
-}
-
-
-# the error log's lines, without taking them from Test::Nginx's own checks
-
-sub logged {
-    my ($pattern) = @_;
-
-    open my $log, '<', server_root() . '/logs/error.log' or return;
-
-    return grep { $_ =~ $pattern } <$log>;
-}
-
-
-# so many streams that do not end by themselves, one after the other
-
-sub hold {
-    my ($count, %options) = @_;
-    my @clients;
-
-    for (1 .. $count) {
-        push @clients, LlmClient->open($Port, sim => $Hold, %options);
-        $clients[-1]->status;
-    }
-
-    return @clients;
-}
-
-
-sub leave {
-    $_->close for @_;
-    Time::HiRes::sleep(0.2);
-}
-
-
-# who serves these clients: the port's number in the list of servers => times
-
-sub servers {
-    my (%count, %number);
-
-    %number = map { (sim_port($_) => $_) } 1 .. 4;
-
-    for my $client (@_) {
-        my ($port) = ($client->header('X-Server') // '') =~ /(\d+)$/;
-        $count{$number{$port // ''} // 'none'}++;
-    }
-
-    return \%count;
-}
-
-
-sub statuses {
-    my %count;
-
-    $count{$_->status}++ for @_;
-
-    return \%count;
-}
-
-
-# a stream each on all servers finds nobody else there
-
-sub all_idle {
-    my ($name, $count) = @_;
-    my @clients = hold($count);
-
-    is(join(' ', map { $_->header('X-Inflight') } @clients),
-       join(' ', (1) x $count), "$name - nothing is in flight");
-
-    leave(@clients);
-}
 
 
 __DATA__

@@ -22,8 +22,8 @@
 
 static void ngx_llm_pick_compare(ngx_llm_pick_t *pick,
     const ngx_llm_candidate_t *candidate, uint32_t random);
+static double ngx_llm_pick_score(const ngx_llm_candidate_t *candidate);
 static double ngx_llm_pick_load(const ngx_llm_candidate_t *candidate);
-static double ngx_llm_pick_own(const ngx_llm_candidate_t *candidate);
 
 
 void
@@ -80,11 +80,8 @@ ngx_llm_pick_compare(ngx_llm_pick_t *pick,
     score = 0;
 
     if (pick->ties) {
-        best = ngx_llm_pick_load(&pick->best) + ngx_llm_pick_own(&pick->best);
-        score = ngx_llm_pick_load(candidate) + ngx_llm_pick_own(candidate);
-
-        best *= candidate->weight;
-        score *= pick->best.weight;
+        best = ngx_llm_pick_score(&pick->best) * candidate->weight;
+        score = ngx_llm_pick_score(candidate) * pick->best.weight;
     }
 
     if (score > best) {
@@ -105,20 +102,33 @@ ngx_llm_pick_compare(ngx_llm_pick_t *pick,
 }
 
 
+static double
+ngx_llm_pick_score(const ngx_llm_candidate_t *candidate)
+{
+    return ngx_llm_pick_load(candidate)
+           + ((double) candidate->uncached - candidate->held)
+             * candidate->token_ns
+           + candidate->request_ns;
+}
+
+
 /* without this request, but for what failures make of it */
 
 static double
 ngx_llm_pick_load(const ngx_llm_candidate_t *candidate)
 {
-    return (double) candidate->pending * candidate->token_ns
-           + (double) candidate->inflight * candidate->request_ns
-           + candidate->penalty * ngx_llm_pick_own(candidate);
-}
+    double  failure_ns, load_ns;
 
+    load_ns = (double) candidate->pending * candidate->token_ns
+              + (double) candidate->inflight * candidate->request_ns;
 
-static double
-ngx_llm_pick_own(const ngx_llm_candidate_t *candidate)
-{
-    return (double) candidate->uncached * candidate->token_ns
-           + candidate->request_ns;
+    if (candidate->penalty) {
+        failure_ns = ((double) candidate->uncached + candidate->held)
+                     * candidate->token_ns
+                     + candidate->request_ns;
+
+        load_ns += candidate->penalty * failure_ns;
+    }
+
+    return load_ns;
 }

@@ -13,15 +13,18 @@
  * What is compared is how long the server is busy with what it has, and with
  * this request:
  *
- *     score = (pending + uncached) * token_ns
+ *     score = (pending + uncached - held) * token_ns
  *             + (inflight + 1) * request_ns
- *             + penalty * (uncached * token_ns + request_ns)
+ *             + penalty * ((uncached + held) * token_ns + request_ns)
  *
  * over weight.  Prompt tokens that are still to be read decide when the next
  * request's first token comes: prefill is done one prompt after the other.
  * Requests that only decode cost little, but all of them slow each step
- * down.  A failure weighs like requests of this one's size.  With token_ns 0
- * and request_ns 1 requests in flight are all that counts.
+ * down.  What a server holds of the prompt counts twice, as it is not in
+ * uncached either: read elsewhere it takes its time there, and the place of
+ * another prefix in that server's cache.  A failure weighs like requests of
+ * this one's size.  With token_ns 0 and request_ns 1 requests in flight are
+ * all that counts.
  *
  * A warm server has served this request's key before.  It is preferred as
  * long as its load, that is its score without this request, is at most
@@ -58,8 +61,9 @@ typedef struct {
     /* prompt tokens that the server has not read yet */
     uint32_t              pending;
 
-    /* of this request's prompt, what it will have to read */
+    /* of this request's prompt: what it will have to read, what it holds */
     uint32_t              uncached;
+    uint32_t              held;
 
     /* what one token of them takes, and what one request in flight adds */
     uint32_t              token_ns;

@@ -12,6 +12,12 @@
 #define NGX_LLM_CACHE_UP    4
 #define NGX_LLM_CACHE_DOWN  8
 
+/*
+ * One miss may have other reasons, such as another branch of the same
+ * conversation: it does not make a cache smaller than most are.
+ */
+#define NGX_LLM_CACHE_FIRST  65536
+
 
 const ngx_llm_speed_kind_t  ngx_llm_speed_prefill = {
     262144, 8192, 50000
@@ -122,7 +128,8 @@ ngx_llm_cache_learn(uint32_t capacity, uint32_t distance, int hit)
     }
 
     if (capacity == 0) {
-        return distance ? distance : 1;
+        return (distance > NGX_LLM_CACHE_FIRST) ? distance
+                                                : NGX_LLM_CACHE_FIRST;
     }
 
     if (distance < capacity) {

@@ -61,10 +61,10 @@ extern const ngx_llm_speed_kind_t  ngx_llm_speed_decode;
 /*
  * A request in flight adds to the time of the next first token as so many
  * prompt tokens do: each step of the server also makes one token for each
- * request that decodes.  A simulation on a trace shows no difference from 32
- * to 1024 (bench/pick).
+ * request that decodes.  In simulations of two traces it may as well be 20 or
+ * 200.
  */
-#define NGX_LLM_SPEED_REQUEST_TOKENS  256
+#define NGX_LLM_SPEED_REQUEST_TOKENS  64
 
 
 /* the sums after so many seconds in which nothing was learned */

@@ -390,9 +390,9 @@ ngx_http_llm_balancer_leave(ngx_http_llm_peer_data_t *lp, ngx_uint_t failed)
 static void
 ngx_http_llm_balancer_learn(ngx_http_llm_peer_data_t *lp)
 {
-    int64_t              cached;
-    uint32_t             held;
+    double               cached, held;
     uint64_t             events;
+    ngx_llm_usage_t     *usage;
     ngx_http_llm_ctx_t  *ctx;
 
     ctx = lp->ctx;
@@ -406,13 +406,34 @@ ngx_http_llm_balancer_learn(ngx_http_llm_peer_data_t *lp)
                                   - ctx->first_content_ms);
     }
 
-    cached = ctx->bill.usage.cached;
-    held = ngx_min(lp->held, lp->prompt);
+    usage = &ctx->bill.usage;
 
-    if (cached >= 0 && held >= NGX_HTTP_LLM_BALANCER_HELD) {
-        ngx_http_llm_learn_cache(lp->conf->zone, lp->slot, lp->distance,
-                                 cached >= held / 2);
+    if (lp->key == 0
+        || usage->prompt <= 0
+        || ctx->bill.source != NGX_HTTP_LLM_USAGE_UPSTREAM)
+    {
+        return;
     }
+
+    if (usage->prompt != lp->prompt) {
+        ngx_http_llm_place_correct(lp->conf->places, lp->key, lp->server,
+                            (uint32_t) ngx_min(usage->prompt,
+                                               NGX_HTTP_LLM_BALANCER_PROMPT));
+    }
+
+    if (usage->cached < 0
+        || ngx_min(lp->held, lp->prompt) < NGX_HTTP_LLM_BALANCER_HELD)
+    {
+        return;
+    }
+
+    /* as shares of the prompt: upstream's tokens are not the estimate's */
+
+    cached = (double) usage->cached / usage->prompt;
+    held = (double) ngx_min(lp->held, lp->prompt) / lp->prompt;
+
+    ngx_http_llm_learn_cache(lp->conf->zone, lp->slot, lp->distance,
+                             cached >= held / 2);
 }
 
 

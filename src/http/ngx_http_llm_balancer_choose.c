@@ -166,6 +166,7 @@ ngx_http_llm_balancer_candidate(ngx_http_llm_peer_data_t *lp,
     candidate->weight = (uint32_t) peer->weight * load->share;
     candidate->pending = load->pending;
     candidate->uncached = lp->prompt;
+    candidate->held = 0;
     candidate->token_ns = 0;
     candidate->request_ns = 1;
 
@@ -192,9 +193,9 @@ ngx_http_llm_balancer_costs(ngx_http_llm_peer_data_t *lp,
                                         &distance);
 
     if (place) {
-        candidate->uncached -= ngx_llm_cache_tokens(known->capacity, distance,
-                                                    place->tokens,
-                                                    lp->prompt);
+        candidate->held = ngx_llm_cache_tokens(known->capacity, distance,
+                                               place->tokens, lp->prompt);
+        candidate->uncached -= candidate->held;
     }
 
     candidate->token_ns = ngx_llm_speed_ns(known->prefill,

@@ -158,6 +158,31 @@ ngx_http_llm_place_put(ngx_shm_zone_t *zone, uint64_t key,
 
 
 void
+ngx_http_llm_place_correct(ngx_shm_zone_t *zone, uint64_t key,
+    uint32_t server, uint32_t tokens)
+{
+    ngx_uint_t                   i;
+    ngx_slab_pool_t             *shpool;
+    ngx_http_llm_place_entry_t  *entry;
+
+    shpool = zone->data;
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    entry = ngx_http_llm_place_entry_locked(shpool, key);
+
+    for (i = 0; entry->key == key && i < NGX_HTTP_LLM_PLACES; i++) {
+        if (entry->places[i].server == server) {
+            entry->places[i].tokens = tokens;
+            break;
+        }
+    }
+
+    ngx_shmtx_unlock(&shpool->mutex);
+}
+
+
+void
 ngx_http_llm_place_forget(ngx_shm_zone_t *zone, uint64_t key, uint32_t server)
 {
     ngx_uint_t                   i, n;

@@ -55,6 +55,11 @@ void ngx_http_llm_place_find(ngx_shm_zone_t *zone, uint64_t key,
 void ngx_http_llm_place_put(ngx_shm_zone_t *zone, uint64_t key,
     const ngx_http_llm_place_t *place);
 
+/* so many tokens were really sent to this server for the key */
+
+void ngx_http_llm_place_correct(ngx_shm_zone_t *zone, uint64_t key,
+    uint32_t server, uint32_t tokens);
+
 /* this server failed: nothing of the key is there */
 
 void ngx_http_llm_place_forget(ngx_shm_zone_t *zone, uint64_t key,

@@ -16,7 +16,7 @@
 
 /* where requests in flight are all that counts */
 #define BY_REQUESTS(index, inflight, weight, penalty)                         \
-    { index, inflight, weight, penalty, 0, 0, 0, 1, 0 }
+    { index, inflight, weight, penalty, 0, 0, 0, 0, 1, 0 }
 
 
 static uint64_t
@@ -236,8 +236,9 @@ test_minimum(void)
 
 
 /*
- * By tokens: index, in flight, weight, penalty, pending, uncached, token_ns,
- * request_ns, warm.  A token takes 50 us here, a request weighs as 256.
+ * By tokens: index, in flight, weight, penalty, pending, uncached, held,
+ * token_ns, request_ns, warm.  A token takes 50 us here, a request weighs as
+ * 256.
  */
 
 #define TOKEN    50000
@@ -256,57 +257,68 @@ test_tokens(void)
         uint32_t              want;
     } table[] = {
         { "one long prompt weighs more than ten answers under way",
-          { { 0, 1, 1, 0, 9000, 100, TOKEN, REQUEST, 0 },
-            { 1, 10, 1, 0, 0, 100, TOKEN, REQUEST, 0 } }, 2, 1 },
+          { { 0, 1, 1, 0, 9000, 100, 0, TOKEN, REQUEST, 0 },
+            { 1, 10, 1, 0, 0, 100, 0, TOKEN, REQUEST, 0 } }, 2, 1 },
         { "without prompts to read it is the fewest in flight",
-          { { 0, 4, 1, 0, 0, 100, TOKEN, REQUEST, 0 },
-            { 1, 3, 1, 0, 0, 100, TOKEN, REQUEST, 0 } }, 2, 1 },
+          { { 0, 4, 1, 0, 0, 100, 0, TOKEN, REQUEST, 0 },
+            { 1, 3, 1, 0, 0, 100, 0, TOKEN, REQUEST, 0 } }, 2, 1 },
         { "the faster of two, though more is pending there",
-          { { 0, 1, 1, 0, 4000, 1000, 2 * TOKEN, REQUEST, 0 },
-            { 1, 2, 1, 0, 6000, 1000, TOKEN, REQUEST, 0 } }, 2, 1 },
+          { { 0, 1, 1, 0, 4000, 1000, 0, 2 * TOKEN, REQUEST, 0 },
+            { 1, 2, 1, 0, 6000, 1000, 0, TOKEN, REQUEST, 0 } }, 2, 1 },
         { "of two idle ones the faster, for a long prompt",
-          { { 0, 0, 1, 0, 0, 1000, 2 * TOKEN, REQUEST, 0 },
-            { 1, 0, 1, 0, 0, 1000, TOKEN, REQUEST, 0 } }, 2, 1 },
+          { { 0, 0, 1, 0, 0, 1000, 0, 2 * TOKEN, REQUEST, 0 },
+            { 1, 0, 1, 0, 0, 1000, 0, TOKEN, REQUEST, 0 } }, 2, 1 },
         { "twice the weight carries twice as much",
-          { { 0, 1, 2, 0, 8000, 1000, TOKEN, REQUEST, 0 },
-            { 1, 1, 1, 0, 5000, 1000, TOKEN, REQUEST, 0 } }, 2, 0 },
+          { { 0, 1, 2, 0, 8000, 1000, 0, TOKEN, REQUEST, 0 },
+            { 1, 1, 1, 0, 5000, 1000, 0, TOKEN, REQUEST, 0 } }, 2, 0 },
         { "a failure weighs as much as this request",
-          { { 0, 0, 1, 4, 0, 9000, TOKEN, REQUEST, 0 },
-            { 1, 1, 1, 0, 30000, 9000, TOKEN, REQUEST, 0 } }, 2, 1 },
+          { { 0, 0, 1, 4, 0, 9000, 0, TOKEN, REQUEST, 0 },
+            { 1, 1, 1, 0, 30000, 9000, 0, TOKEN, REQUEST, 0 } }, 2, 1 },
         { "a warm server within the bound, though an idle one is there",
-          { { 0, 1, 1, 0, 600, 5000, TOKEN, REQUEST, 1 },
-            { 1, 0, 1, 0, 0, 5000, TOKEN, REQUEST, 0 },
-            { 2, 9, 1, 0, 9000, 5000, TOKEN, REQUEST, 0 } }, 3, 0 },
+          { { 0, 1, 1, 0, 600, 5000, 0, TOKEN, REQUEST, 1 },
+            { 1, 0, 1, 0, 0, 5000, 0, TOKEN, REQUEST, 0 },
+            { 2, 9, 1, 0, 9000, 5000, 0, TOKEN, REQUEST, 0 } }, 3, 0 },
         { "a warm server over the bound, where another starts sooner",
-          { { 0, 9, 1, 0, 9000, 0, TOKEN, REQUEST, 1 },
-            { 1, 0, 1, 0, 0, 5000, TOKEN, REQUEST, 0 } }, 2, 1 },
+          { { 0, 9, 1, 0, 9000, 0, 0, TOKEN, REQUEST, 1 },
+            { 1, 0, 1, 0, 0, 5000, 0, TOKEN, REQUEST, 0 } }, 2, 1 },
         { "a warm server over the bound, where reading again takes longer",
-          { { 0, 1, 1, 0, 4000, 0, TOKEN, REQUEST, 1 },
-            { 1, 0, 1, 0, 0, 5000, TOKEN, REQUEST, 0 } }, 2, 0 },
+          { { 0, 1, 1, 0, 4000, 0, 0, TOKEN, REQUEST, 1 },
+            { 1, 0, 1, 0, 0, 5000, 0, TOKEN, REQUEST, 0 } }, 2, 0 },
+        { "a warm server whose queue takes longer than reading it again",
+          { { 0, 1, 1, 0, 9000, 0, 5000, TOKEN, REQUEST, 1 },
+            { 1, 1, 1, 0, 0, 5000, 0, TOKEN, REQUEST, 0 } }, 2, 0 },
+        { "a warm server whose queue takes longer than reading it twice",
+          { { 0, 1, 1, 0, 11000, 0, 5000, TOKEN, REQUEST, 1 },
+            { 1, 1, 1, 0, 0, 5000, 0, TOKEN, REQUEST, 0 } }, 2, 1 },
+        { "failures weigh on a server that holds all of it, too",
+          { { 0, 9, 1, 9, 0, 0, 5000, TOKEN, REQUEST, 1 },
+            { 1, 0, 1, 0, 0, 1000, 0, TOKEN, REQUEST, 0 } }, 2, 1 },
         { "the idler of two warm ones",
-          { { 0, 1, 1, 0, 600, 0, TOKEN, REQUEST, 1 },
-            { 1, 1, 1, 0, 300, 0, TOKEN, REQUEST, 1 },
-            { 2, 9, 1, 0, 9000, 5000, TOKEN, REQUEST, 0 } }, 3, 1 },
+          { { 0, 1, 1, 0, 600, 0, 0, TOKEN, REQUEST, 1 },
+            { 1, 1, 1, 0, 300, 0, 0, TOKEN, REQUEST, 1 },
+            { 2, 9, 1, 0, 9000, 5000, 0, TOKEN, REQUEST, 0 } }, 3, 1 },
         { "a warm server that fails",
-          { { 0, 0, 1, 4, 0, 0, TOKEN, REQUEST, 1 },
-            { 1, 0, 1, 0, 0, 100, TOKEN, REQUEST, 0 } }, 2, 1 },
+          { { 0, 0, 1, 4, 0, 0, 0, TOKEN, REQUEST, 1 },
+            { 1, 0, 1, 0, 0, 100, 0, TOKEN, REQUEST, 0 } }, 2, 1 },
         { "an idle warm server, among idle ones",
-          { { 0, 0, 1, 0, 0, 5000, TOKEN, REQUEST, 0 },
-            { 1, 0, 1, 0, 0, 5000, TOKEN, REQUEST, 1 },
-            { 2, 0, 1, 0, 0, 5000, TOKEN, REQUEST, 0 } }, 3, 1 },
+          { { 0, 0, 1, 0, 0, 5000, 0, TOKEN, REQUEST, 0 },
+            { 1, 0, 1, 0, 0, 5000, 0, TOKEN, REQUEST, 1 },
+            { 2, 0, 1, 0, 0, 5000, 0, TOKEN, REQUEST, 0 } }, 3, 1 },
         { "requests alone: warm within the bound",
-          { { 0, 5, 1, 0, 0, 0, 0, 1, 1 }, { 1, 3, 1, 0, 0, 0, 0, 1, 0 } },
-          2, 0 },
+          { { 0, 5, 1, 0, 0, 0, 0, 0, 1, 1 },
+            { 1, 3, 1, 0, 0, 0, 0, 0, 1, 0 } }, 2, 0 },
         { "requests alone: warm over the bound",
-          { { 0, 6, 1, 0, 0, 0, 0, 1, 1 }, { 1, 3, 1, 0, 0, 0, 0, 1, 0 } },
+          { { 0, 6, 1, 0, 0, 0, 0, 0, 1, 1 },
+            { 1, 3, 1, 0, 0, 0, 0, 0, 1, 0 } },
           2, 1 },
         { "requests alone: warm, with more weight",
-          { { 0, 9, 3, 0, 0, 0, 0, 1, 1 }, { 1, 3, 1, 0, 0, 0, 0, 1, 0 } },
+          { { 0, 9, 3, 0, 0, 0, 0, 0, 1, 1 },
+            { 1, 3, 1, 0, 0, 0, 0, 0, 1, 0 } },
           2, 0 },
         { "the largest numbers of all",
-          { { 0, UINT32_MAX, 1, UINT32_MAX, UINT32_MAX, UINT32_MAX,
+          { { 0, UINT32_MAX, 1, UINT32_MAX, UINT32_MAX, UINT32_MAX, 0,
               UINT32_MAX, UINT32_MAX, 0 },
-            { 1, UINT32_MAX, 2, UINT32_MAX, UINT32_MAX, UINT32_MAX,
+            { 1, UINT32_MAX, 2, UINT32_MAX, UINT32_MAX, UINT32_MAX, 0,
               UINT32_MAX, UINT32_MAX, 0 } }, 2, 1 }
     };
 

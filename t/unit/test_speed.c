@@ -103,9 +103,9 @@ test_speed(void)
 static void
 test_request(void)
 {
-    tap_int(ngx_llm_speed_request_ns(1000, 7, 7), 256000,
-            "a request weighs as 256 tokens");
-    tap_int(ngx_llm_speed_request_ns(1000, 14, 7), 512000,
+    tap_int(ngx_llm_speed_request_ns(1000, 7, 7), 64000,
+            "a request weighs as 64 tokens");
+    tap_int(ngx_llm_speed_request_ns(1000, 14, 7), 128000,
             "and twice that where tokens come half as fast");
     tap_int(ngx_llm_speed_request_ns(1, 1, UINT32_MAX), 1, "never 0");
     tap_int(ngx_llm_speed_request_ns(UINT32_MAX, UINT32_MAX, 0), UINT32_MAX,
@@ -126,12 +126,18 @@ test_cache(void)
     capacity = 0;
 
     tap_int(ngx_llm_cache_learn(0, 500, 1), 0, "hits alone say nothing");
-    tap_int(ngx_llm_cache_learn(0, 500, 0), 500, "the first miss says much");
-    tap_int(ngx_llm_cache_learn(0, 0, 0), 1, "even one at once");
+    tap_int(ngx_llm_cache_learn(0, 500000, 0), 500000, "the first miss");
+    tap_int(ngx_llm_cache_learn(0, 500, 0), 65536, "a miss by chance");
     tap_int(ngx_llm_cache_learn(1000, 500, 1), 1000, "a hit within");
     tap_int(ngx_llm_cache_learn(1000, 5000, 1), 2000, "a hit beyond");
     tap_int(ngx_llm_cache_learn(1000, 5000, 0), 1000, "a miss beyond");
     tap_int(ngx_llm_cache_learn(1000, 200, 0), 900, "a miss within");
+
+    for (i = 0; i < 100; i++) {
+        capacity = ngx_llm_cache_learn(capacity, 100, 0);
+    }
+
+    tap_ok(capacity < 200, "a server that caches nothing");
 
     for (i = 0; i < 10000; i++) {
         state = state * 6364136223846793005 + 1442695040888963407;
