@@ -96,14 +96,16 @@ ngx_http_llm_queue_floor(ngx_http_llm_key_t *key, ngx_uint_t budget,
     {
         hold = ngx_queue_data(q, ngx_http_llm_hold_t, sleeper);
 
-        if (!(hold->budgets & (1 << budget))) {
+        /*
+         * What has come already is spent: it is another budget that they
+         * sleep for.  Who is ahead of them may not have it yet, where clocks
+         * differ.
+         */
+
+        if (!(hold->budgets & (1 << budget))
+            || hold->start_ns[budget] <= now_ns)
+        {
             continue;
-        }
-
-        /* from here on it is others that they sleep for */
-
-        if (hold->start_ns[budget] <= now_ns) {
-            break;
         }
 
         ngx_http_llm_queue_rate(&rate, hold, budget);
