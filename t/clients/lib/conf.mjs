@@ -14,6 +14,8 @@ import { readFileSync } from 'node:fs';
 export const BURST = 300;
 export const REQUESTS_BURST = 20;
 
+export const LEDGER_BURST = 1000000;
+
 /* nobody listens on it */
 const CLOSED_PORT = 1;
 
@@ -64,6 +66,25 @@ const SERVERS = {
                proxy_set_body '{"model":"sim-model","prompt":"Hi",
                                 "stream":true}';`,
     },
+
+    /* every token that is charged is known */
+    ledger: {
+        to: 'llm',
+        more: `llm_limit zone=ledger;
+               llm_first_token_timeout 700ms;
+               llm_idle_timeout 1s;
+               llm_total_timeout 3s;`,
+    },
+
+    ledgerDead: {
+        to: `127.0.0.1:${CLOSED_PORT}`,
+        more: 'llm_limit zone=ledger;',
+    },
+
+    ledgerOwn: { to: 'own', more: 'llm_limit zone=ledger;' },
+
+    /* one request at a time, more or less */
+    waiting: { to: 'llm', more: 'llm_limit zone=waiting wait=1m;' },
 
     dead: { to: `127.0.0.1:${CLOSED_PORT}` },
 
@@ -117,6 +138,12 @@ http {
 
     llm_limit_zone $http_authorization$http_x_api_key zone=cut:1m
                    tokens=60/m burst=${BURST};
+
+    # it is not to fill up while the tests run
+    llm_limit_zone $http_x_ledger zone=ledger:1m tokens=100/d
+                   burst=${LEDGER_BURST};
+
+    llm_limit_zone $http_x_ledger zone=waiting:1m tokens=1k/m burst=100;
 
     upstream llm {
         server 127.0.0.1:${sims[0]} max_fails=0;

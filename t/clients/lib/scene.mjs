@@ -85,13 +85,14 @@ export function lastPromise() {
 
 class Scene {
     constructor(id) {
-        this.id = id;
+        this.id = String(id);
         this.read = 0;
         this.tls = false;
+        this.parts = [];
 
         /* nobody else's, and so without a history at the limits */
         this.key = `key-${process.pid}-${id}`;
-        this.query = { test: String(id) };
+        this.query = { test: this.id };
     }
 
     url(server = 'main') {
@@ -109,10 +110,21 @@ class Scene {
         return `http://127.0.0.1:${parts.sims[0]}`;
     }
 
+    /* a scene in this one, for a request that runs beside others */
+
+    part(n) {
+        const part = new Scene(`${this.id}.${n}`);
+
+        part.key = this.key;
+        this.parts.push(part);
+
+        return part;
+    }
+
     /* the query of a request of ours, in a line of a log */
 
     get mark() {
-        return new RegExp(`[?&]test=${this.id} `);
+        return new RegExp(`[?&]test=${this.id.replace('.', '\\.')} `);
     }
 
     lines() {
@@ -152,6 +164,8 @@ class Scene {
     }
 
     checkRead() {
+        this.parts.forEach((part) => part.checkRead());
+
         assert.equal(direct ? 0 : this.lines().length, this.read,
                      'requests in the access log');
     }
@@ -162,7 +176,8 @@ class Scene {
         const errors = readText(`${parts.dir}/error.log`).split('\n')
             .filter((line) => this.mark.test(line));
 
-        return [`kept: ${parts.dir}`, ...this.lines(), ...errors].join('\n');
+        return [`kept: ${parts.dir}`, ...this.lines(), ...errors,
+                ...this.parts.map((part) => part.report())].join('\n');
     }
 
     /* sums over the simulated inference servers */

@@ -1,0 +1,310 @@
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+/*
+ * Every fault of upstream, of the usage and of the client, in every dialect,
+ * over HTTP/1.1 and HTTP/2: the client sees exactly one of complete, status,
+ * error in the stream and a broken transport; the log says how it ended;
+ * what is logged is what is charged, and nothing stays in flight.
+ */
+
+import assert from 'node:assert/strict';
+import { gunzipSync } from 'node:zlib';
+
+import { APIS, outcomeOf } from './lib/apis.mjs';
+import { LEDGER_BURST } from './lib/conf.mjs';
+import { parts, startParts } from './lib/parts.mjs';
+import { lastPromise, modulePromise } from './lib/scene.mjs';
+import { ask } from './lib/wire.mjs';
+
+const VERSIONS = ['HTTP/1.1', 'HTTP/2.0'];
+
+/*
+ * order: what llm-sim is to do.  outcome, end: as above, and $llm_end.
+ * usage: where it has the tokens from; "none" is not charged.  status: of
+ * the response, 200 where it is not given.  server: of lib/conf.mjs.  not:
+ * APIs that have no such thing: lines of JSON end with LF, and Ollama does
+ * not tell what was filtered.
+ */
+
+const UPSTREAM = [
+
+    /* nothing goes wrong, however it is framed */
+    ...['', 'split=1', 'split=7', 'eol=crlf', 'eol=crlf; split=1', 'bom=1',
+        'http=1.0', 'http=1.0; split=3'].map((order) => ({
+        order: `tokens=6; ${order}`,
+        outcome: 'complete', end: 'done', usage: 'upstream', completion: 6,
+    })),
+    { order: 'tokens=6; eol=cr', not: ['ollama'],
+      outcome: 'complete', end: 'done', usage: 'upstream', completion: 6 },
+    { order: 'tokens=6; usage=none',
+      outcome: 'complete', end: 'done', usage: 'estimate' },
+    { order: 'tokens=6; gzip=1', gzip: true,
+      outcome: 'complete', end: 'done', usage: 'none', status: 200 },
+    { order: 'fault=filter; at=3; tokens=9', not: ['ollama'],
+      outcome: 'complete', end: 'content_filter', usage: 'upstream' },
+
+    /* before any content: a status */
+    { order: 'tokens=1', server: 'ledgerDead', status: 502,
+      outcome: 'status', end: 'upstream_error', usage: 'none' },
+    ...[400, 401, 403, 404, 429, 500, 502, 503, 529].map((status) => ({
+        order: `status=${status}`, status,
+        outcome: 'status', end: 'upstream_error', usage: 'none',
+    })),
+    ...['reset', 'close'].map((fault) => ({
+        order: `fault=${fault}; at=header`, status: 502,
+        outcome: 'status', end: 'upstream_error', usage: 'none',
+    })),
+    { order: 'fault=stall; at=header', status: 504,
+      outcome: 'status', end: 'first_token_timeout', usage: 'none' },
+    ...['reset', 'close', 'midevent', 'badchunk', 'end'].map((fault) => ({
+        order: `fault=${fault}; at=first`, status: 502,
+        outcome: 'status', end: 'upstream_truncated', usage: 'none',
+    })),
+    ...['stall', 'comments'].map((fault) => ({
+        order: `fault=${fault}; at=first`, status: 504,
+        outcome: 'status', end: 'first_token_timeout', usage: 'none',
+    })),
+    ...['error', 'error-stay'].map((fault) => ({
+        order: `fault=${fault}; at=first`, status: null,
+        outcome: 'status', end: 'upstream_error', usage: 'none',
+    })),
+
+    /* after some of it: an error in the stream */
+    ...['reset', 'close', 'midevent', 'badchunk', 'end',
+        'close; http=1.0'].map((fault) => ({
+        order: `fault=${fault}; at=3; tokens=9`,
+        outcome: 'error', end: 'upstream_truncated', usage: 'estimate',
+    })),
+    ...['stall', 'comments'].map((fault) => ({
+        order: `fault=${fault}; at=3; tokens=9`,
+        outcome: 'error', end: 'idle_timeout', usage: 'estimate',
+    })),
+    ...['error', 'error-stay'].map((fault) => ({
+        order: `fault=${fault}; at=3; tokens=9`,
+        outcome: 'error', end: 'upstream_error', usage: 'estimate',
+    })),
+    { order: 'itl=100; tokens=90',
+      outcome: 'error', end: 'total_timeout', usage: 'estimate' },
+];
+
+/* what upstream says was used, and nobody can use */
+
+const USAGES = ['-1', '1e308', '9223372036854775808', '1.5', '"12"', 'null',
+                '[]', '{}', 'true'];
+
+/* how a client leaves, by version, and after how many events */
+
+const LEAVES = { 'HTTP/1.1': ['close', 'reset', 'half'],
+                 'HTTP/2.0': ['close', 'reset'] };
+const AFTER = [0, 1, 2, 5, 8];
+
+/* by key: the tokens of all lines in the log */
+const ledger = new Map();
+
+
+await startParts();
+
+
+function each(run, not = []) {
+    const runs = Object.entries(APIS)
+        .filter(([name]) => !not.includes(name))
+        .flatMap(([name, api]) =>
+            VERSIONS.map((version) => run(name, api, version)));
+
+    /* all of them end, also where one fails */
+
+    return Promise.allSettled(runs).then(() => Promise.all(runs));
+}
+
+
+async function request(scene, name, version, order, options = {}) {
+    const api = APIS[name];
+    const join = api.path.includes('?') ? '&' : '?';
+    const key = `${name} ${version}`;
+
+    scene.tls = version === 'HTTP/2.0';
+
+    const got = await ask(version, `${scene.url(options.server ?? 'ledger')}`
+                          + `${api.path}${join}test=${scene.id}`, {
+        body: JSON.stringify({ ...api.body, ...options.more }),
+        headers: { 'content-type': 'application/json', 'x-ledger': key,
+                   'x-llm-sim': order },
+        ...options,
+    });
+
+    if (options.gzip) {
+        got.text = gunzipSync(Buffer.from(got.text, 'latin1')).toString();
+    }
+
+    /* the line ends of events are not what this is about */
+
+    got.text = got.text.replace(/\r\n?/g, '\n');
+
+    return got;
+}
+
+
+/* the request's line in the log, entered in the ledger */
+
+async function book(scene, name, version, want) {
+    const line = await scene.line({ ...want, protocol: version });
+    const key = `${name} ${version}`;
+    const total = line.total === '-' ? 0 : Number(line.total);
+
+    assert.ok(Number.isSafeInteger(total) && total >= 0,
+              `total=${line.total}`);
+    ledger.set(key, (ledger.get(key) ?? 0) + total);
+
+    return line;
+}
+
+
+function check(got, api, want, what) {
+    assert.equal(outcomeOf(api, got), want.outcome, what);
+
+    if (want.status !== null) {
+        assert.equal(got.status, want.status ?? 200, what);
+    }
+
+    if (want.outcome === 'status') {
+        assert.match(got.headers['content-type'], /^application\/json/, what);
+        assert.match(got.text, /"error/, what);
+        JSON.parse(got.text);
+    }
+}
+
+
+for (const want of UPSTREAM) {
+
+    modulePromise(`upstream: ${want.order} is: ${want.outcome}, ${want.end}`,
+                  async (scene) => {
+        await each(async (name, api, version) => {
+            const part = scene.part(`${name}-${version}`);
+            const what = `${name}, ${version}`;
+            const got = await request(part, name, version, want.order,
+                                      want);
+
+            check(got, api, want, what);
+
+            const line = await book(part, name, version,
+                                    { end: want.end, usage: want.usage });
+
+            if (want.completion !== undefined) {
+                assert.equal(+line.completion, want.completion, what);
+            }
+
+            if (want.usage === 'estimate') {
+                assert.ok(line.prompt > 0, `${what}: prompt tokens`);
+                assert.ok(line.completion > 0, `${what}: completion tokens`);
+            }
+        }, want.not);
+    });
+}
+
+
+for (const value of USAGES) {
+
+    modulePromise(`usage: ${value} is no usage, and gives nothing back`,
+                  async (scene) => {
+        await each(async (name, api, version) => {
+            const part = scene.part(`${name}-${version}`);
+            const usage = JSON.stringify(api.usage('@', '@'))
+                .replaceAll('"@"', value);
+            const got = await request(part, name, version,
+                                      `tokens=6; usage=${usage}`);
+
+            check(got, api, { outcome: 'complete' }, `${name}, ${version}`);
+
+            const line = await book(part, name, version, { end: 'done' });
+
+            assert.ok(line.prompt > 0 && line.completion > 0,
+                      `${name}, ${version}: prompt=${line.prompt} `
+                      + `completion=${line.completion}`);
+        });
+    });
+}
+
+
+/*
+ * A client that has left sees nothing more; what it is charged for depends on
+ * what it was in time for.
+ */
+
+for (const after of AFTER) {
+
+    modulePromise(`client: leaves after ${after} events, in every way`,
+                  async (scene) => {
+        await scene.simReset();
+
+        await each((name, api, version) => Promise.all(
+            LEAVES[version].map(async (leave) => {
+                const part = scene.part(`${name}-${version}-${leave}`);
+                const got = await request(part, name, version,
+                                          'tokens=30; itl=30',
+                                          { leave, after });
+                const what = `${name}, ${version}, ${leave}`;
+
+                assert.ok(got.left, what);
+
+                const line = await book(part, name, version,
+                                        { end: 'client_abort' });
+
+                assert.equal(line.usage, 'estimate', what);
+                assert.ok(line.prompt > 0, `${what}: prompt tokens`);
+            })));
+
+        const left = (await scene.simStats()).inflight;
+
+        assert.equal(left, 0, 'answers that nobody reads');
+    });
+}
+
+
+modulePromise('what is logged is what was charged', async (scene) => {
+    await each(async (name, api, version) => {
+        const part = scene.part(`${name}-${version}`);
+        const got = await request(part, name, version, 'tokens=1');
+        const key = `${name} ${version}`;
+        const before = ledger.get(key);
+        const line = await book(part, name, version, { end: 'done' });
+        const left = Number(got.headers['x-ratelimit-remaining-tokens']);
+
+        assert.ok(before > 100, `${key}: ${before} tokens`);
+        assert.equal(left, LEDGER_BURST - before - line.reserved, key);
+    });
+});
+
+
+/*
+ * $llm_inflight counts the request itself and those before it: of so many at
+ * once each server has a first, a second and so on, if it began with none.
+ * They are more than what keeps a server back that has failed a moment ago.
+ */
+
+modulePromise('nothing is left in flight', async (scene) => {
+    const seen = new Map();
+
+    await Promise.all(Array.from({ length: 80 }, async (_, i) => {
+        const part = scene.part(i);
+
+        await request(part, 'chat', 'HTTP/1.1', 'tokens=1; ttft=600');
+
+        const line = await book(part, 'chat', 'HTTP/1.1', { end: 'done' });
+
+        seen.set(line.upstream, [...(seen.get(line.upstream) ?? []),
+                                 Number(line.inflight)]);
+    }));
+
+    assert.equal(seen.size, parts.sims.length);
+
+    for (const counts of seen.values()) {
+        assert.deepEqual(counts.sort((a, b) => a - b),
+                         counts.map((_, i) => i + 1));
+    }
+});
+
+
+lastPromise();

@@ -1,0 +1,171 @@
+/*
+ * Copyright (C) the ngx_http_llm_stream_module authors
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+/*
+ * Requests without a client library, over HTTP/1.1 and HTTP/2, that may
+ * leave in mid-stream: each way in which a client can.
+ */
+
+import http from 'node:http';
+import http2 from 'node:http2';
+
+const MAX_MS = 15000;
+
+
+/*
+ * ask(url, { body, headers, leave, after }): all of the answer, as it came.
+ * The client leaves in the way that leave says, as soon as it has so many
+ * events.  Resolves to { status, headers, text, broken, left }.
+ */
+
+export async function ask(version, url, options) {
+    const run = version === 'HTTP/2.0' ? ask2 : ask1;
+    let timer;
+
+    const late = new Promise((resolve, reject) => {
+        timer = setTimeout(() => reject(new Error(`no end of ${url}`)),
+                           MAX_MS);
+    });
+
+    try {
+        return await Promise.race([run(url, options), late]);
+
+    } finally {
+        clearTimeout(timer);
+    }
+}
+
+
+/* how an HTTP/1.1 client leaves */
+
+const LEAVE1 = {
+    close: (request) => request.destroy(),
+    reset: (request) => request.socket.resetAndDestroy(),
+    half: (request) => request.socket.end(),
+};
+
+
+function ask1(url, options) {
+    return new Promise((resolve, reject) => {
+        const got = answer();
+        const request = http.request(url, {
+            method: 'POST', agent: false, headers: options.headers,
+        });
+
+        const end = (broken) => {
+            got.broken = broken;
+            resolve(got);
+        };
+
+        request.on('error', (error) => {
+            if (got.status || got.left) {
+                return end(!got.left);
+            }
+
+            reject(error);
+        });
+
+        request.on('response', (response) => {
+            got.status = response.statusCode;
+            got.headers = response.headers;
+
+            response.setEncoding('latin1');
+            response.on('data', (text) => {
+                leaveAfter(got, text, options, () =>
+                    LEAVE1[options.leave](request));
+            });
+            response.on('end', () => end(!response.complete));
+            response.on('error', () => end(!got.left));
+        });
+
+        request.on('socket', (socket) => {
+            socket.on('connect', () => {
+                leaveAfter(got, '', options, () => {
+                    setTimeout(() => LEAVE1[options.leave](request), 30);
+                });
+            });
+        });
+
+        request.end(options.body);
+    });
+}
+
+
+/* and of HTTP/2: its stream, or its connection */
+
+const LEAVE2 = {
+    close: (session) => session.destroy(),
+    reset: (session, stream) =>
+        stream.close(http2.constants.NGHTTP2_CANCEL),
+};
+
+
+function ask2(url, options) {
+    return new Promise((resolve, reject) => {
+        const { origin, pathname, search } = new URL(url);
+        const session = http2.connect(origin, { rejectUnauthorized: false });
+        const got = answer();
+
+        session.on('error', (error) => {
+            if (!got.status && !got.left) {
+                reject(error);
+            }
+        });
+
+        const stream = session.request({
+            ':method': 'POST', ':path': `${pathname}${search}`,
+            ...options.headers,
+        });
+
+        stream.setEncoding('latin1');
+
+        stream.on('response', (headers) => {
+            got.status = headers[':status'];
+            got.headers = headers;
+        });
+
+        stream.on('ready', () => {
+            leaveAfter(got, '', options, () => {
+                setTimeout(() => LEAVE2[options.leave](session, stream), 30);
+            });
+        });
+
+        stream.on('data', (text) => {
+            leaveAfter(got, text, options, () =>
+                LEAVE2[options.leave](session, stream));
+        });
+
+        stream.on('error', () => {});
+
+        stream.on('close', () => {
+            got.broken = stream.rstCode !== http2.constants.NGHTTP2_NO_ERROR
+                         && !got.left;
+            session.destroy();
+            resolve(got);
+        });
+
+        stream.end(options.body);
+    });
+}
+
+
+function answer() {
+    return { status: 0, headers: {}, text: '', broken: false, left: false };
+}
+
+
+function leaveAfter(got, text, { leave, after }, run) {
+    got.text += text;
+
+    if (leave && !got.left && eventsIn(got.text) >= after) {
+        got.left = true;
+        run();
+    }
+}
+
+
+function eventsIn(text) {
+    return [...text.matchAll(/^(data:|\{).*\n/gm)].length;
+}
