@@ -25,6 +25,9 @@ const APIS = {
 
 const PROMPT = 'Tell me a story of a proxy.';
 
+/* it does not know llm-sim's models */
+globalThis.AI_SDK_LOG_WARNINGS = false;
+
 
 await startParts();
 

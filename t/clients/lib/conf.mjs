@@ -86,6 +86,9 @@ const SERVERS = {
     /* one request at a time, more or less */
     waiting: { to: 'llm', more: 'llm_limit zone=waiting wait=1m;' },
 
+    /* not even for a greeting */
+    tiny: { to: 'llm', more: 'llm_limit zone=tiny;' },
+
     dead: { to: `127.0.0.1:${CLOSED_PORT}` },
 
     /* HTTP/2 without TLS */
@@ -142,6 +145,8 @@ http {
     # it is not to fill up while the tests run
     llm_limit_zone $http_x_ledger zone=ledger:1m tokens=100/d
                    burst=${LEDGER_BURST};
+
+    llm_limit_zone all zone=tiny:1m tokens=1/s burst=1;
 
     llm_limit_zone $http_x_ledger zone=waiting:1m tokens=1k/m burst=100;
 

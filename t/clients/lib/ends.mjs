@@ -49,6 +49,22 @@ export const ENDS = [
         end: 'upstream_error', status: 503, message: /llm-sim was told/,
     },
     {
+        what: 'silence before the first token', server: 'clocks',
+        order: 'fault=stall; at=first',
+        end: 'first_token_timeout', status: 504,
+        message: /did not answer in time/,
+    },
+    {
+        what: 'a stream that is cut before its first token', server: 'main',
+        order: 'fault=close; at=first',
+        end: 'upstream_error', status: 502, message: /could not be reached/,
+    },
+    {
+        what: 'a budget that never has so many tokens', server: 'tiny',
+        order: 'tokens=3',
+        end: 'rejected', status: 429, message: /too large/,
+    },
+    {
         what: 'an error in mid-stream', server: 'main',
         order: 'fault=error; at=3; tokens=9',
         end: 'upstream_error', status: 200, tokens: 3, message: /./,
