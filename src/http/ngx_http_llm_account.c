@@ -228,6 +228,10 @@ ngx_http_llm_account_bill(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     seen_tokens = ngx_llm_estimate(&ratio,
                                    ngx_llm_estimate_raw(&answer->content), 0);
 
+    /* no vendor sends less than a token at a time */
+
+    seen_tokens = ngx_max(seen_tokens, (int64_t) answer->content_events);
+
     if (seen_tokens > bill->usage.completion) {
         bill->usage.completion = seen_tokens;
         bill->source = NGX_HTTP_LLM_USAGE_ESTIMATE;

@@ -248,7 +248,7 @@ for (const after of AFTER) {
             LEAVES[version].map(async (leave) => {
                 const part = scene.part(`${name}-${version}-${leave}`);
                 const got = await request(part, name, version,
-                                          'tokens=30; itl=30',
+                                          'tokens=60; itl=40',
                                           { leave, after });
                 const what = `${name}, ${version}, ${leave}`;
 

@@ -347,15 +347,15 @@ promise('an error event of upstream is raised as it is', async (scene) => {
 });
 
 
-promise('an error event in place of content is raised, and costs nothing',
-        async (scene) => {
-    const { error } = await drain(await create(scene, 'main', STREAM,
-                                               sim('fault=error; at=first')));
+modulePromise('an error event in place of content is a status, and costs '
+              + 'nothing', async (scene) => {
+    const error = await failure(create(scene, 'main', STREAM,
+                                       sim('fault=error; at=first')));
 
-    assert.ok(error instanceof OpenAI.APIError, String(error));
+    assert.ok(error instanceof OpenAI.InternalServerError, String(error));
     assert.equal(error.type, 'server_error');
 
-    await scene.line({ end: 'upstream_error', usage: 'none' });
+    await scene.line({ status: 500, end: 'upstream_error', usage: 'none' });
 });
 
 
