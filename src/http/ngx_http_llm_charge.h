@@ -44,6 +44,10 @@ typedef struct {
     /* the question that is not answered; NULL: there is none */
     ngx_http_llm_redis_call_t   *call;
 
+    /* the same for more tokens, which a stream asks for as it goes */
+    ngx_http_llm_redis_call_t   *raise;
+    int64_t                     *held;
+
     ngx_http_llm_redis_status_e  status;
 
     /* of a denial, in the request's memory */
@@ -51,6 +55,12 @@ typedef struct {
 
     /* it is taken, and has to be ended */
     unsigned                     open:1;
+
+    /* there was nothing that a stream could have taken ahead */
+    unsigned                     empty:1;
+
+    /* the stream waits until what it took is there */
+    unsigned                     paced:1;
 } ngx_http_llm_share_t;
 
 
@@ -154,6 +164,15 @@ ngx_int_t ngx_http_llm_share_answered(ngx_http_request_t *r,
 
 const char *ngx_http_llm_share_refusal(ngx_http_llm_charge_t *charge,
     const ngx_http_llm_take_t *take, const char **message);
+
+/*
+ * More tokens for a stream, taken as of ngx_http_llm_raise_t; *held is raised
+ * by what is taken ahead when that is known, and a pause of the answer ends,
+ * or lasts until the tokens are there.  0: Redis cannot be asked.
+ */
+
+ngx_uint_t ngx_http_llm_share_raise(ngx_http_llm_share_t *share,
+    const ngx_http_llm_raise_t *raise, int64_t *held);
 
 /* ends a share: by costs, or, NULL, by what was taken; any number of times */
 

@@ -319,7 +319,11 @@ ngx_http_llm_limit_wake(ngx_http_llm_charge_t *charge)
                                ngx_http_llm_zone_now());
 
         for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-            last_ns[b] = ngx_max(last_ns[b], full_ns[b]);
+
+            /* of a share nobody has told how it is now */
+
+            last_ns[b] = part->share ? NGX_LLM_NEVER
+                                     : ngx_max(last_ns[b], full_ns[b]);
         }
     }
 

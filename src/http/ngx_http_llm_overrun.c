@@ -33,6 +33,8 @@ static void ngx_http_llm_overrun_usage(ngx_http_llm_ctx_t *ctx,
     unsigned bits, ngx_llm_usage_t *usage);
 static ngx_uint_t ngx_http_llm_overrun_raise(ngx_http_llm_part_t *part,
     int64_t used, ngx_msec_t *pause_ms);
+static ngx_uint_t ngx_http_llm_overrun_ask(ngx_http_llm_part_t *part,
+    int64_t used, ngx_http_llm_raise_t *raise);
 static int64_t ngx_http_llm_overrun_least(const ngx_llm_rate_t *rate);
 static uint64_t ngx_http_llm_overrun_bytes(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_part_t *part, int64_t tokens);
@@ -241,6 +243,10 @@ ngx_http_llm_overrun_raise(ngx_http_llm_part_t *part, int64_t used,
         break;
     }
 
+    if (part->share) {
+        return ngx_http_llm_overrun_ask(part, used, &raise);
+    }
+
     ngx_http_llm_zone_raise(&part->zone->zone, part->hold, &raise,
                             ngx_http_llm_zone_now());
 
@@ -252,6 +258,45 @@ ngx_http_llm_overrun_raise(ngx_http_llm_part_t *part, int64_t used,
     }
 
     return part->overrun == NGX_HTTP_LLM_OVERRUN_CUT && raise.ahead == 0;
+}
+
+
+/*
+ * The answer comes later: whoever goes by it pauses until then.  Without one
+ * it goes on, as a stream does that finishes.
+ */
+
+static ngx_uint_t
+ngx_http_llm_overrun_ask(ngx_http_llm_part_t *part, int64_t used,
+    ngx_http_llm_raise_t *raise)
+{
+    ngx_msec_t             timeout_ms;
+    ngx_http_llm_ctx_t    *ctx;
+    ngx_http_llm_share_t  *share;
+
+    share = part->share;
+    ctx = share->ctx;
+
+    share->paced = (part->overrun == NGX_HTTP_LLM_OVERRUN_PACE);
+
+    if (share->empty && part->overrun == NGX_HTTP_LLM_OVERRUN_CUT) {
+        return 1;
+    }
+
+    if (share->raise == NULL) {
+        part->held = used;
+
+        if (!ngx_http_llm_share_raise(share, raise, &part->held)) {
+            return 0;
+        }
+    }
+
+    if (part->overrun != NGX_HTTP_LLM_OVERRUN_FINISH) {
+        timeout_ms = ngx_http_llm_redis_timeout_ms(share->charge.redis);
+        (void) ngx_http_llm_pause(ctx->request, ctx, timeout_ms);
+    }
+
+    return 0;
 }
 
 

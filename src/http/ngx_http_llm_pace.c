@@ -72,6 +72,20 @@ ngx_http_llm_pause(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 }
 
 
+void
+ngx_http_llm_pause_end(ngx_http_llm_ctx_t *ctx, ngx_msec_t left_ms)
+{
+    ngx_event_t  *ev;
+
+    ev = ctx->relay ? ctx->relay->pause : NULL;
+
+    if (ev && ev->timer_set) {
+        ngx_del_timer(ev);
+        ngx_add_timer(ev, ngx_min(left_ms, NGX_HTTP_LLM_PAUSE_MAX_MS));
+    }
+}
+
+
 /* the filters are called again for what upstream's buffers still hold */
 
 static void
