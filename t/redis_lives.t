@@ -19,6 +19,10 @@ my $Seed = $ENV{PROPERTY_SEED} || 1;
 my $Steps = $ENV{PROPERTY_STEPS} || 8000;
 
 
+# time passes by months: no charge is to be forgotten
+
+$Keep = 1e14;
+
 each_server(sub {
     lives();
 });
@@ -165,7 +169,7 @@ sub raises_one {
     }
 
     my $answer = ask('raise', $id,
-                     [ 60000, 0, @{$life->{tokens}}, $need, 64 ]);
+                     [ $Keep, 0, @{$life->{tokens}}, $need, 64 ]);
 
     my $took = $ahead->copy->badd($need);
 

@@ -29,6 +29,7 @@ each_server(sub {
     clock_is_set();
     never_drifts();
     expires();
+    sweeps();
     foreign();
     real_clock();
     no_memory();
@@ -114,11 +115,12 @@ sub repeated {
     reserve('a', 0, \@tokens);
 
     my $first = reserve('b', 20_000_000, \@tokens, [ 1, 1, 5, 1 ]);
-    my $state = $Redis->call('GET', $Key);
+    my $state = $Redis->call('HGETALL', $Key);
     my $second = reserve('b', 20_000_000, \@tokens, [ 1, 1, 5, 1 ]);
 
     is_deeply($second, $first, 'reserved again: the same answer');
-    is($Redis->call('GET', $Key), $state, 'and nothing more is taken');
+    is_deeply($Redis->call('HGETALL', $Key), $state,
+              'and nothing more is taken');
 
     $Now += 4_000_000;
     is(reserve('b', 0, \@tokens)->[1], 6_000_000,
@@ -130,7 +132,7 @@ sub repeated {
 
     my $no = reserve('c', 0, [ 1, 1, 10, 11 ]);
     is($no->[0], 0, 'a rejection');
-    is($Redis->call('EXISTS', "$Key:c"), 0, 'leaves nothing behind');
+    is($Redis->call('HEXISTS', $Key, 'c'), 0, 'leaves nothing behind');
 }
 
 
@@ -142,7 +144,7 @@ sub ended {
 
     is_deeply(settle('a', 0, [ 1, 1, 100, 30 ], \@requests), [ 1, 70, 4 ],
               'settled to less: the rest is given back');
-    is($Redis->call('EXISTS', "$Key:a"), 0, 'the charge is gone');
+    is($Redis->call('HEXISTS', $Key, 'a'), 0, 'the charge is gone');
     is_deeply(settle('a', 0, [ 1, 1, 100, 0 ], \@requests), [ 0, 0, 0 ],
               'settled again: nothing');
     is(reserve('b', 0, [ 1, 1, 100, 70 ], \@requests)->[3], 0,
@@ -178,9 +180,10 @@ sub given_up {
     is(settle('b', 1, [ 1, 1, 100, 0 ])->[1], 100,
        'given up after it came: all is back');
     is(reserve('b', 0, \@tokens)->[0], 2, 'and a repeated one takes nothing');
-    cmp_ok($Redis->call('PTTL', "$Key:b"), '<=', 60000,
-           'that is remembered for a while');
-    is_deeply(settle('b', 1, \@tokens), [ 0, 0, 0 ], 'but cannot be settled');
+    is_deeply(settle('b', 1, \@tokens), [ 0, 0, 0 ], 'nor can it be settled');
+
+    $Now += 61_000_000;
+    is(reserve('b', 0, \@tokens)->[0], 1, 'that is forgotten after a while');
 }
 
 
@@ -350,7 +353,7 @@ sub owe {
 
     lease('debt', [ num($rate), $period, num($burst), 0 ], [ 0, 1, 0, 0 ],
           num($cost), 0);
-    $Redis->call('DEL', "$Key:debt");
+    $Redis->call('HDEL', $Key, 'debt');
 }
 
 
@@ -360,24 +363,62 @@ sub expires {
     fresh();
     reserve('a', 0, [ 10, 1, 100, 100 ], [ 1, 60, 10, 1 ]);
 
-    my $ttl = $Redis->call('PTTL', $Key);
+    # it is full in a minute; and a clock may be set by an hour
 
-    # full again in a minute; and a clock may be set by an hour
+    my $ttl = $Redis->call('PTTL', $Key);
 
     cmp_ok($ttl, '<=', 60_000 + 3_900_000, 'a key lives until it is full');
     cmp_ok($ttl, '>', 59_000 + 3_900_000, 'and over an hour longer');
-    cmp_ok($Redis->call('PTTL', "$Key:a"), '<=', 60_000, 'so does a charge');
 
-    note('bytes: a key ', $Redis->call('MEMORY', 'USAGE', $Key),
-         ', a charge ', $Redis->call('MEMORY', 'USAGE', "$Key:a"));
+    my $bytes = $Redis->call('MEMORY', 'USAGE', $Key);
+
+    reserve("b$_", 1e12, [ 10, 1, 100, 1 ], [ 1, 60, 10, 1 ]) for 1 .. 50;
+    note("bytes: a key with a charge $bytes, each charge more ",
+         ($Redis->call('MEMORY', 'USAGE', $Key) - $bytes) / 50);
 
     fresh();
     reserve('a', 0, [ 1, 86400, 1_000_000_000, 1_000_000_000 ]);
     cmp_ok($Redis->call('PTTL', $Key), '>', 1e12, 'also for centuries');
 
+    fresh();
+    ask('reserve', 'a', [ 7_200_000, 0, 1, 1, 10, 1, 0, 1, 0, 0, -1 ]);
+    reserve('b', 0, [ 1, 1, 10, 1 ]);
+    cmp_ok($Redis->call('PTTL', $Key), '>=', 7_190_000,
+           'and as long as any of its charges');
+
     is(scalar(grep { $Redis->call('PTTL', $_) == -1 }
                    @{$Redis->call('KEYS', 'llm:*')}), 0,
        'no key stays for ever');
+}
+
+
+# of nodes that died: nobody ends their charges
+
+sub sweeps {
+    my @tokens = (1000, 1, 1000, 1);
+    my ($fields, $most) = (0, 0);
+
+    fresh();
+    reserve('live', 0, \@tokens);
+
+    for my $n (1 .. 1000) {
+        $Now += 60_000_000;
+        reserve("lost$n", 0, \@tokens);
+        $fields = $Redis->call('HLEN', $Key);
+        $most = $fields if $fields > $most;
+
+        # its own life is longer: it goes on
+
+        ask('raise', 'live', [ 7_200_000, 0, 1000, 1, 1000, 1, 1, -1 ]);
+    }
+
+    cmp_ok($most, '<=', 200, 'what nobody ends is dropped after its time');
+    is(settle('live', 0, [ 1000, 1, 1000, 0 ])->[0], 1, 'and nothing else');
+
+    fresh();
+    reserve("open$_", 0, [ 1000, 1, 1000, 0 ]) for 1 .. 300;
+    is(scalar(grep { settle("open$_", 0, [ 1000, 1, 1000, 0 ])->[0] == 1 }
+                   1 .. 300), 300, 'of many that are open none is dropped');
 }
 
 
@@ -388,19 +429,22 @@ sub foreign {
     $Redis->call('LPUSH', $Key, 1);
     like(failed('a', [ 1, 1, 10, 1 ]), qr/WRONGTYPE/, 'a list');
 
-    for my $text ('', 'hello', '1 2 3', '1 2 3 4 5 6 7 8 -9',
-                  '1 2 3 4 5 6 7 8 9 10', '1e5 2 3 4 5 6 7 8 9')
-    {
-        fresh();
-        $Redis->call('SET', $Key, $text);
-        like(failed('a', [ 1, 1, 10, 1 ]), qr/LLMSTATE/, "\"$text\"");
-        is($Redis->call('GET', $Key), $text, 'is left alone');
-    }
-
     fresh();
-    $Redis->call('SET', "$Key:a", 'hello');
-    like(failed('a', [ 1, 1, 10, 1 ]), qr/LLMSTATE/, 'a foreign charge');
-    is($Redis->call('EXISTS', $Key), 0, 'takes nothing');
+    $Redis->call('SET', $Key, 'hello');
+    like(failed('a', [ 1, 1, 10, 1 ]), qr/WRONGTYPE/, 'a text');
+
+    for my $text ('', 'hello', '1 2 3', '1 2 3 4 5 -6', '1 2 3 4 5 6 7',
+                  '1e5 2 3 4 5 6')
+    {
+        for my $field ('t', 'r', 'a') {
+            fresh();
+            $Redis->call('HSET', $Key, $field, $text);
+            like(failed('a', [ 1, 1, 10, 1 ]), qr/LLMSTATE/,
+                 "\"$text\" in $field");
+            is_deeply($Redis->call('HGETALL', $Key), [ $field, $text ],
+                      'is left alone');
+        }
+    }
 }
 
 
@@ -409,14 +453,13 @@ sub no_memory {
 
     fresh();
     reserve('a', 0, [ 1, 1, 10, 1 ]);
-    $state = $Redis->call('GET', $Key);
+    $state = $Redis->call('HGETALL', $Key);
 
     $Redis->call('CONFIG', 'SET', 'maxmemory', 1);
     like(failed('b', [ 1, 1, 10, 1 ]), qr/OOM/, 'no memory: an error');
     $Redis->call('CONFIG', 'SET', 'maxmemory', 0);
 
-    is($Redis->call('GET', $Key), $state, 'and nothing is taken');
-    is($Redis->call('EXISTS', "$Key:b"), 0, 'nor written');
+    is_deeply($Redis->call('HGETALL', $Key), $state, 'and nothing is taken');
 }
 
 
@@ -428,15 +471,15 @@ sub real_clock {
 
     fresh();
 
-    $answer = $Redis->run('reserve', [ $Key, "$Key:a" ],
-                          [ 60000, 0, 1000, 1, 1000, 1000, @rest ]);
+    $took = Time::HiRes::time();
+    $answer = $Redis->run('reserve', [ $Key ],
+                          [ 'a', 60000, 0, 1000, 1, 1000, 1000, @rest ]);
     is_deeply([ @{$answer}[0, 1, 3] ], [ 1, 0, 0 ],
               'by the server\'s clock');
 
-    $took = Time::HiRes::time();
     Time::HiRes::sleep(0.3);
-    $answer = $Redis->run('reserve', [ $Key, "$Key:b" ],
-                          [ 60000, 0, 1000, 1, 1000, 0, @rest ]);
+    $answer = $Redis->run('reserve', [ $Key ],
+                          [ 'b', 60000, 0, 1000, 1, 1000, 0, @rest ]);
     $took = 1000 * (Time::HiRes::time() - $took);
 
     cmp_ok($answer->[3], '>=', 300, 'it refills');
@@ -462,12 +505,12 @@ sub replicated {
 
     $Redis->call('WAIT', 1, 5000);
 
-    is($replica->call('GET', $Key), $Redis->call('GET', $Key),
-       'a replica has the same budget');
-    is($replica->call('EXISTS', "$Key:a", "$Key:b"), 1, 'and charges');
+    is_deeply({ @{$replica->call('HGETALL', $Key)} },
+              { @{$Redis->call('HGETALL', $Key)} },
+              'a replica has the same budget, and charges');
 
     my $sha = $replica->call('SCRIPT', 'LOAD', LlmRedis::script('reserve'));
-    my $error = $replica->error('EVALSHA', $sha, 2, $Key, "$Key:z", 60000,
+    my $error = $replica->error('EVALSHA', $sha, 1, $Key, 'z', 60000,
                                 0, 1, 1, 10, 1, 0, 1, 0, 0, -1);
 
     like(substr($error, 0, 256), qr/READONLY/, 'a replica says so');

@@ -10,7 +10,10 @@
 -- make no whole one yet.  All products are divided exactly: nothing drifts,
 -- be it one token a day or 10^12 a second.
 --
--- The key holds "time  used credit rate period_s  used credit rate period_s".
+-- The key is a hash: t "time last used credit rate period_s" of the tokens, r
+-- "used credit rate period_s" of the requests, n the number of fields at
+-- which it is looked through for charges that nobody has ended, and for each
+-- open charge its id and "tokens requests start start until".
 
 local fmod, format, max, min = math.fmod, string.format, math.max, math.min
 
@@ -19,6 +22,9 @@ local MOST = 4e15
 
 -- Redis' clock may be set an hour forward: a key outlives that
 local KEEP_MS = 3900e3
+
+-- fields of a key before charges that nobody ended are looked for
+local LOOK = 64
 
 
 -- a * b / m and the remainder; whole numbers, a < m < 2^51
@@ -153,36 +159,75 @@ local function full_in(bucket)
 end
 
 
+-- numbers of a field, or zeroes
+
+local function numbers_of(text, count, what)
+  if not text then
+    text = '0' .. string.rep(' 0', count - 1)
+  end
+
+  local n = { string.match(text, '^' .. string.rep('(%d+) ', count - 1)
+                                 .. '(%d+)$') }
+
+  if #n ~= count then
+    error('LLMSTATE the key holds something else in ' .. what, 0)
+  end
+
+  for i = 1, count do
+    n[i] = tonumber(n[i])
+  end
+
+  return n
+end
+
+
+-- What a charge took, and from when on.  nil: there is none; true: it has
+-- ended, and may not be taken any more.
+
+local function record_of(text, now)
+  if not text then
+    return nil, false
+  end
+
+  local ended = string.match(text, '^-(%d+)$')
+
+  if ended then
+    return nil, tonumber(ended) > now
+  end
+
+  local n = numbers_of(text, 5, 'a charge')
+
+  if n[5] <= now then
+    return nil, false
+  end
+
+  return { tokens = n[1], requests = n[2], starts = { n[3], n[4] } }, false
+end
+
+
 -- A state is never older than the last visit of the node that asks now,
 -- since_us ago by its own clock: a clock that was set forward refills no
 -- more than that, one that was set back nothing.
 
-local function load(key, since_us)
-  local text = redis.call('GET', key)
+local function load(since_us)
+  local fields = redis.call('HMGET', KEYS[1], 't', 'r', 'n', ARGV[1])
   local time = redis.call('TIME')
   local now = time[1] * 1e6 + time[2]
 
-  local empty = '0 0 0 0 1 0 0 0 1'
-  local n = { string.match(text or empty,
-                           '^' .. string.rep('(%d+) ', 8) .. '(%d+)$') }
-
-  if #n ~= 9 then
-    error('LLMSTATE the key holds something else', 0)
-  end
-
-  for i = 1, 9 do
-    n[i] = tonumber(n[i])
-  end
+  local t = numbers_of(fields[1], 6, 't')
+  local r = numbers_of(fields[2], 4, 'r')
 
   local state = {
     now = now,
+    last = t[2],
+    look = tonumber(fields[3]) or LOOK,
     asked = {},
-    { used = n[2], credit = n[3], rate = n[4], period = n[5] },
-    { used = n[6], credit = n[7], rate = n[8], period = n[9] },
+    { used = t[3], credit = t[4], rate = t[5], period = max(t[6], 1) },
+    { used = r[1], credit = r[2], rate = r[3], period = max(r[4], 1) },
   }
 
   local since = tonumber(since_us) or -1
-  local us = max(now - n[1], 0)
+  local us = max(now - t[1], 0)
 
   if since >= 0 then
     us = min(us, since)
@@ -193,6 +238,8 @@ local function load(key, since_us)
       refill(state[i], us)
     end
   end
+
+  state.record, state.ended = record_of(fields[4], now)
 
   return state
 end
@@ -224,55 +271,81 @@ local function bucket_of(state, b, i)
 end
 
 
-local function save(key, state)
+-- Charges that nobody ended are dropped when the number of fields has doubled
+-- since they were looked for.
+
+local function sweep(state)
+  if redis.call('HLEN', KEYS[1]) < state.look then
+    return
+  end
+
+  local fields, left = redis.call('HGETALL', KEYS[1]), 0
+
+  for i = 1, #fields, 2 do
+    local ends = #fields[i] > 1 and string.match(fields[i + 1], '(%d+)$')
+
+    if ends and tonumber(ends) <= state.now then
+      redis.call('HDEL', KEYS[1], fields[i])
+    else
+      left = left + 1
+    end
+  end
+
+  redis.call('HSET', KEYS[1], 'n', max(2 * left, LOOK))
+end
+
+
+-- The state, and what becomes of the charge: text lives for keep_ms, or nil.
+
+local function save(state, text, keep_ms)
   local t, r = state[1], state[2]
-  local ms = math.ceil(max(full_in(t), full_in(r)) / 1000) + KEEP_MS
+  local fields = { 't', 0, 'r', format('%.0f %.0f %.0f %.0f', r.used,
+                                       r.credit, r.rate, r.period) }
 
-  redis.call('SET', key,
-             format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f %.0f', state.now,
-                    t.used, t.credit, t.rate, t.period,
-                    r.used, r.credit, r.rate, r.period),
-             'PX', format('%.0f', ms))
-end
+  if text then
+    local ends = state.now + keep_ms * 1000
 
-
--- What a charge took, and from when on: "tokens requests start start"; "-"
--- is a charge that has ended.  nil: there is none.
-
-local function load_record(key)
-  local text = redis.call('GET', key)
-
-  if not text or text == '-' then
-    return nil, text == '-'
+    state.last = max(state.last, ends)
+    fields[5], fields[6] = ARGV[1], text .. format('%.0f', ends)
   end
 
-  local n = { string.match(text, '^' .. string.rep('(%d+) ', 3) .. '(%d+)$') }
+  fields[2] = format('%.0f %.0f %.0f %.0f %.0f %.0f', state.now, state.last,
+                     t.used, t.credit, t.rate, t.period)
 
-  if #n ~= 4 then
-    error('LLMSTATE the charge holds something else', 0)
+  redis.call('HSET', KEYS[1], unpack(fields))
+
+  local full_ms = math.ceil(max(full_in(t), full_in(r)) / 1000) + KEEP_MS
+  local last_ms = math.ceil((state.last - state.now) / 1000)
+
+  redis.call('PEXPIRE', KEYS[1], format('%.0f', max(full_ms, last_ms)))
+
+  if text then
+    sweep(state)
   end
-
-  return { tokens = tonumber(n[1]), requests = tonumber(n[2]),
-           starts = { tonumber(n[3]), tonumber(n[4]) } }
 end
 
 
-local function save_record(key, keep_ms, record)
-  redis.call('SET', key,
-             format('%.0f %.0f %.0f %.0f', record.tokens, record.requests,
-                    record.starts[1], record.starts[2]),
-             'PX', keep_ms)
+-- an open charge; it outlives a clock that is set forward, too
+
+local function save_charge(state, record, keep_ms)
+  save(state, format('%.0f %.0f %.0f %.0f ', record.tokens, record.requests,
+                     record.starts[1], record.starts[2]), keep_ms)
 end
 
-
--- The state is written by every visit, also by one that took nothing: the
--- next one's since_us is the time to it.
 
 local function answer(state, status, first, second)
   local tokens, requests = state.asked[1], state.asked[2]
 
-  save(KEYS[1], state)
-
   return { status, first, second, level(tokens), level(requests),
            full_in(tokens), full_in(requests) }
+end
+
+
+-- Nothing is taken: the state is written all the same, as the next visit's
+-- since_us is the time to this one.
+
+local function no_charge(state, status, first, second)
+  save(state)
+
+  return answer(state, status, first, second)
 end

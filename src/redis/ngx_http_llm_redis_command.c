@@ -24,8 +24,8 @@ typedef struct {
     u_char        numbers[NGX_HTTP_LLM_REDIS_NUMBERS][NGX_INT64_LEN + 1];
 
     u_char        key[NGX_HTTP_LLM_REDIS_KEY];
-    u_char        record[NGX_HTTP_LLM_REDIS_KEY];
     u_char        policy[NGX_HTTP_LLM_REDIS_KEY];
+    u_char        id[2 * NGX_HTTP_LLM_REDIS_ID];
 } ngx_http_llm_redis_line_t;
 
 
@@ -105,7 +105,6 @@ ngx_http_llm_redis_line_start(ngx_http_llm_redis_line_t *line,
     ngx_http_llm_redis_script_e script)
 {
     u_char                 digest[2 * NGX_HTTP_LLM_REDIS_DIGEST];
-    u_char                 id[2 * NGX_HTTP_LLM_REDIS_ID];
     u_char                *p, *last;
     ngx_uint_t             policy;
     ngx_http_llm_redis_t  *redis;
@@ -117,23 +116,20 @@ ngx_http_llm_redis_line_start(ngx_http_llm_redis_line_t *line,
     line->nnumbers = 0;
 
     ngx_hex_dump(digest, (u_char *) charge->digest, sizeof(digest) / 2);
-    ngx_hex_dump(id, (u_char *) charge->id, sizeof(id) / 2);
 
     ngx_http_llm_redis_line_text(line, (u_char *) "EVALSHA", 7);
     ngx_http_llm_redis_line_text(line, redis->scripts[script].sha, 40);
-    ngx_http_llm_redis_line_number(line, policy ? 3 : 2);
+    ngx_http_llm_redis_line_number(line, policy ? 2 : 1);
 
-    /* braces: all keys of a budget are in one slot of a cluster */
+    /*
+     * One key: a slot that is being moved refuses commands of several.  The
+     * braces keep the policy's key, if there is one, in the same slot.
+     */
 
     last = line->key + sizeof(line->key);
     p = ngx_slprintf(line->key, last, "%V{%V:%*s}", &redis->prefix,
                      &charge->zone, sizeof(digest), digest);
     ngx_http_llm_redis_line_text(line, line->key, p - line->key);
-
-    last = line->record + sizeof(line->record);
-    p = ngx_slprintf(line->record, last, "%V{%V:%*s}:%*s", &redis->prefix,
-                     &charge->zone, sizeof(digest), digest, sizeof(id), id);
-    ngx_http_llm_redis_line_text(line, line->record, p - line->record);
 
     if (policy) {
         last = line->policy + sizeof(line->policy);
@@ -142,6 +138,9 @@ ngx_http_llm_redis_line_start(ngx_http_llm_redis_line_t *line,
                          digest);
         ngx_http_llm_redis_line_text(line, line->policy, p - line->policy);
     }
+
+    ngx_hex_dump(line->id, (u_char *) charge->id, NGX_HTTP_LLM_REDIS_ID);
+    ngx_http_llm_redis_line_text(line, line->id, sizeof(line->id));
 }
 
 

@@ -79,7 +79,7 @@ static void
 ngx_http_llm_redis_greet_probe(ngx_http_llm_redis_link_t *link)
 {
     u_char                 key[NGX_HTTP_LLM_REDIS_KEY];
-    u_char                 charge[NGX_HTTP_LLM_REDIS_KEY];
+    u_char                 charge[sizeof("probe-") + NGX_INT64_LEN];
     size_t                 lens[17];
     ngx_uint_t             i;
     const char            *args[17];
@@ -97,7 +97,7 @@ ngx_http_llm_redis_greet_probe(ngx_http_llm_redis_link_t *link)
     args[1] = (char *) redis->scripts[NGX_HTTP_LLM_REDIS_SETTLE].sha;
     lens[1] = 40;
 
-    args[2] = "2";
+    args[2] = "1";
     lens[2] = 1;
 
     args[3] = (char *) key;
@@ -105,8 +105,7 @@ ngx_http_llm_redis_greet_probe(ngx_http_llm_redis_link_t *link)
               - key;
 
     args[4] = (char *) charge;
-    lens[4] = ngx_snprintf(charge, sizeof(charge), "%V{:probe}:%P",
-                           &redis->prefix, ngx_pid)
+    lens[4] = ngx_snprintf(charge, sizeof(charge), "probe-%P", ngx_pid)
               - charge;
 
     for (i = 0; i < sizeof(rest) / sizeof(rest[0]); i++) {

@@ -1,27 +1,27 @@
 
 -- Takes tokens and requests for a charge, or nothing.
 --
--- KEYS  1 the key's buckets  2 the charge's record  3 the policy's own key
--- ARGV  1 keep_ms  2 wait_us  3-6 tokens  7-10 requests  11 since_us
---       12 key (SHA-1)  13 model  14 estimated prompt  15 zone
+-- KEYS  1 the budget  2 the policy's own key
+-- ARGV  1 charge  2 keep_ms  3 wait_us  4-7 tokens  8-11 requests
+--       12 since_us  13 key (SHA-1)  14 model  15 estimated prompt  16 zone
 -- Gives { status, delay of tokens, delay of requests, levels, full in }
 --       1 taken, 0 would have to wait too long, 2 has ended, 3 denied: reason
 
-local wait = tonumber(ARGV[2])
-local state = load(KEYS[1], ARGV[11])
-local tokens, need = bucket_of(state, 1, 3)
-local requests, count = bucket_of(state, 2, 7)
-local record, ended = load_record(KEYS[2])
+local wait = tonumber(ARGV[3])
+local state = load(ARGV[12])
+local tokens, need = bucket_of(state, 1, 4)
+local requests, count = bucket_of(state, 2, 8)
+local record = state.record
 
-if ended then
-  return answer(state, 2, 0, 0)
+if state.ended then
+  return no_charge(state, 2, 0, 0)
 end
 
 -- asked again: what is left of the same answer
 
 if record then
-  return answer(state, 1, max(record.starts[1] - state.now, 0),
-                max(record.starts[2] - state.now, 0))
+  return no_charge(state, 1, max(record.starts[1] - state.now, 0),
+                   max(record.starts[2] - state.now, 0))
 end
 
 local delays = { delay(tokens, need), delay(requests, count) }
@@ -38,9 +38,9 @@ end
 
 local function ask_policy()
   local ok, verdict, detail = pcall(policy, {
-    key = ARGV[12], model = ARGV[13], zone = ARGV[15],
-    estimated = tonumber(ARGV[14]), reserved = need,
-    now = state.now / 1e6, wait = wait / 1e6, store = KEYS[3],
+    key = ARGV[13], model = ARGV[14], zone = ARGV[16],
+    estimated = tonumber(ARGV[15]), reserved = need,
+    now = state.now / 1e6, wait = wait / 1e6, store = KEYS[2],
     tokens = numbers(tokens, need, delays[1]),
     requests = numbers(requests, count, delays[2]),
   })
@@ -52,8 +52,8 @@ local function ask_policy()
 
   -- its own key lives for a week unless it says how long
 
-  if redis.call('PTTL', KEYS[3]) == -1 then
-    redis.call('PEXPIRE', KEYS[3], '604800000')
+  if redis.call('PTTL', KEYS[2]) == -1 then
+    redis.call('PEXPIRE', KEYS[2], '604800000')
   end
 
   if verdict == true then
@@ -79,7 +79,7 @@ if policy then
   local verdict, detail = ask_policy()
 
   if verdict == 'deny' then
-    local denied = answer(state, 3, delays[1], delays[2])
+    local denied = no_charge(state, 3, delays[1], delays[2])
     denied[8] = detail
     return denied
   end
@@ -91,15 +91,15 @@ end
 
 
 if delays[1] < 0 or delays[1] > wait or delays[2] < 0 or delays[2] > wait then
-  return answer(state, 0, delays[1], delays[2])
+  return no_charge(state, 0, delays[1], delays[2])
 end
 
 take(tokens, need)
 take(requests, count)
 
-save_record(KEYS[2], ARGV[1], {
+save_charge(state, {
   tokens = need, requests = count,
   starts = { state.now + delays[1], state.now + delays[2] },
-})
+}, ARGV[2] + KEEP_MS)
 
 return answer(state, 1, delays[1], delays[2])

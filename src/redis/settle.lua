@@ -1,35 +1,33 @@
 
 -- Ends a charge: its buckets are moved by what it came to less what it took.
 --
--- KEYS  1 the key's buckets  2 the charge's record
--- ARGV  1 keep_ms  2 mode: 1 the reserve may still come and takes nothing
---       then  3-6 tokens  7-10 requests: their cost is the final one
---       11 since_us
+-- KEYS  1 the budget
+-- ARGV  1 charge  2 keep_ms  3 mode: 1 the reserve may still come and takes
+--       nothing then  4-7 tokens  8-11 requests: their cost is the final one
+--       12 since_us
 -- Gives { 1 or 0, level of tokens, level of requests }; 0: there was none
 
-local record, ended = load_record(KEYS[2])
+local state = load(ARGV[12])
+local tokens, used = bucket_of(state, 1, 4)
+local requests, count = bucket_of(state, 2, 8)
+local record = state.record
+local gone = ARGV[3] == '1' and not state.ended and '-' or nil
 
 if not record then
-  if not ended and ARGV[2] == '1' then
-    redis.call('SET', KEYS[2], '-', 'PX', ARGV[1])
+  if gone then
+    save(state, gone, ARGV[2])
   end
 
   return { 0, 0, 0 }
 end
 
-local state = load(KEYS[1], ARGV[11])
-local tokens, used = bucket_of(state, 1, 3)
-local requests, count = bucket_of(state, 2, 7)
-
 take(tokens, used - record.tokens)
 take(requests, count - record.requests)
 
-save(KEYS[1], state)
+save(state, gone, ARGV[2])
 
-if ARGV[2] == '1' then
-  redis.call('SET', KEYS[2], '-', 'PX', ARGV[1])
-else
-  redis.call('DEL', KEYS[2])
+if not gone then
+  redis.call('HDEL', KEYS[1], ARGV[1])
 end
 
 return { 1, level(tokens), level(requests) }

@@ -19,19 +19,22 @@ use Math::BigInt;
 use Test::More;
 
 our @EXPORT = qw( ask each_server failed fresh full lease num reserve settle
-                  $Key $Now $Redis $Since );
+                  $Keep $Key $Now $Redis $Since );
 
 our ($Redis, $Now, $Since, $Key);
+
+# milliseconds that a charge lives
+our $Keep = 60000;
 
 my $Build = $ENV{TEST_LLM_BUILD} || 'build';
 my $Start = 1_790_000_000 * 1000 * 1000;
 
-# TIME is what ARGV[16] says
+# TIME is what ARGV[17] says
 
 my $Clock = <<'EOF';
 local redis = { call = function(command, ...)
   if command ~= 'TIME' then return redis.call(command, ...) end
-  local us = tonumber(ARGV[16])
+  local us = tonumber(ARGV[17])
   return { string.format('%.0f', math.floor(us / 1e6)),
            string.format('%.0f', math.fmod(us, 1e6)) }
 end }
@@ -67,12 +70,10 @@ sub ask {
     my ($script, $id, $args, %options) = @_;
 
     $args->[$_] //= '' for 0 .. 14;
-    $args->[15] = $Now;
 
     return $Redis->run($script,
-                       [ $Key, "$Key:$id",
-                         $options{policy} ? "$Key:policy" : () ],
-                       $args, prefix => $Clock, %options);
+                       [ $Key, $options{policy} ? "$Key:policy" : () ],
+                       [ $id, @$args, $Now ], prefix => $Clock, %options);
 }
 
 
@@ -80,7 +81,7 @@ sub reserve {
     my ($id, $wait, $tokens, $requests, %options) = @_;
 
     return ask('reserve', $id,
-               [ 60000, $wait, @$tokens, @{$requests // [ 0, 1, 0, 0 ]},
+               [ $Keep, $wait, @$tokens, @{$requests // [ 0, 1, 0, 0 ]},
                  $Since, 'f00d', 'sim', 33, 'zone' ], %options);
 }
 
@@ -88,7 +89,7 @@ sub reserve {
 sub settle {
     my ($id, $mode, $tokens, $requests) = @_;
 
-    return ask('settle', $id, [ 60000, $mode, @$tokens,
+    return ask('settle', $id, [ $Keep, $mode, @$tokens,
                                 @{$requests // [ 0, 1, 0, 0 ]}, $Since ]);
 }
 
