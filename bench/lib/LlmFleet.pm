@@ -50,6 +50,11 @@ use constant PROMPT_TOKEN_US => 0.09;
 use constant OUTPUT_TOKEN_US => 40;
 use constant CPU_SHARE => 0.45;
 
+# a tenth of a millisecond, which is how late a process wakes up, is to stay
+# small beside a step of 20 ms
+
+use constant COMPRESS => 25;
+
 
 sub new {
     my ($class, %self) = @_;
@@ -95,7 +100,7 @@ sub compression {
                  + $trace->{output_tokens} * OUTPUT_TOKEN_US) / 1e6;
     my $cores = grep { /^processor/ } lines('/proc/cpuinfo');
 
-    return max(1, min(100, CPU_SHARE * $cores * $trace->{seconds} / $pace
+    return max(1, min(COMPRESS, CPU_SHARE * $cores * $trace->{seconds} / $pace
                            / $cpu_s));
 }
 
