@@ -89,6 +89,10 @@ static pick_known_t            pick_known[PICK_SERVERS];
 static pick_place_t          (*pick_places)[PICK_PLACES];
 static uint64_t                pick_state;
 
+/* those of the module, with the window and the prior multiplied */
+static ngx_llm_speed_kind_t    pick_prefill;
+static ngx_llm_speed_kind_t    pick_decode;
+
 
 void
 pick_choose_start(const pick_balancer_t *balancer)
@@ -98,6 +102,14 @@ pick_choose_start(const pick_balancer_t *balancer)
 
     memset(pick_known, 0, sizeof(pick_known));
     pick_places = mem_zero_alloc(pick_nkeys * sizeof(*pick_places));
+
+    pick_prefill = ngx_llm_speed_prefill;
+    pick_prefill.window *= pick_conf.window;
+    pick_prefill.prior *= pick_conf.prior;
+
+    pick_decode = ngx_llm_speed_decode;
+    pick_decode.window *= pick_conf.window;
+    pick_decode.prior *= pick_conf.prior;
 }
 
 
@@ -139,7 +151,7 @@ pick_choose_first(pick_request_t *r)
 
     known->pending -= r->uncached;
     known->prefill = ngx_llm_speed_learn(known->prefill,
-                                         &ngx_llm_speed_prefill, r->ahead,
+                                         &pick_prefill, r->ahead,
                                          (uint32_t) (r->first_ms - r->due_ms));
 }
 
@@ -157,7 +169,7 @@ pick_choose_done(pick_request_t *r)
 
     if (r->made > 1) {
         known->decode = ngx_llm_speed_learn(known->decode,
-                                            &ngx_llm_speed_decode,
+                                            &pick_decode,
                                             r->made - 1,
                                             (uint32_t) (r->last_ms
                                                         - r->first_ms));
@@ -278,10 +290,10 @@ pick_scale(pick_scale_t *scale)
         scale->decode_ms += pick_known[i].decode.time_ms;
     }
 
-    scale->token_ns = ngx_llm_speed_ns(none, &ngx_llm_speed_prefill,
+    scale->token_ns = ngx_llm_speed_ns(none, &pick_prefill,
                                        scale->prefill_work,
                                        scale->prefill_ms);
-    scale->write_ns = ngx_llm_speed_ns(none, &ngx_llm_speed_decode,
+    scale->write_ns = ngx_llm_speed_ns(none, &pick_decode,
                                        scale->decode_work, scale->decode_ms);
 }
 
@@ -315,19 +327,20 @@ pick_candidate(ngx_llm_candidate_t *candidate, const pick_scale_t *scale,
     if (place) {
         capacity = known->capacity * pick_conf.forget;
 
-        candidate->uncached -= ngx_llm_cache_tokens(
-                                   capacity < UINT32_MAX ? (uint32_t) capacity
-                                                         : UINT32_MAX,
-                                   known->clock - place->clock,
-                                   place->tokens, prompt);
+        candidate->held = ngx_llm_cache_tokens(
+                              capacity < UINT32_MAX ? (uint32_t) capacity
+                                                    : UINT32_MAX,
+                              known->clock - place->clock, place->tokens,
+                              prompt);
+        candidate->uncached -= candidate->held;
     }
 
     candidate->token_ns = ngx_llm_speed_ns(known->prefill,
-                                           &ngx_llm_speed_prefill,
+                                           &pick_prefill,
                                            scale->prefill_work,
                                            scale->prefill_ms);
 
-    write_ns = ngx_llm_speed_ns(known->decode, &ngx_llm_speed_decode,
+    write_ns = ngx_llm_speed_ns(known->decode, &pick_decode,
                                 scale->decode_work, scale->decode_ms);
 
     ns = ngx_llm_speed_request_ns(scale->token_ns, write_ns, scale->write_ns)

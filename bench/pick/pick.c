@@ -43,7 +43,9 @@ pick_conf_t  pick_conf = {
     .seed = 1,
     .bound = 1.25,
     .request = 1,
-    .forget = 1
+    .forget = 1,
+    .window = 1,
+    .prior = 1
 };
 
 pick_request_t  *pick_requests;
@@ -70,6 +72,8 @@ static const char  pick_help[] =
 "  --bound X                     the directive's (default 1.25)\n"
 "  --request X                   times what a request in flight costs\n"
 "  --forget X                    times the learned size of a cache\n"
+"  --window X  --prior X         times what speeds are learned from, and what\n"
+"                                is believed of a server before\n"
 "  --wrong X                     sigma of the estimate's lognormal error\n"
 "  --seed N\n"
 "  --carried                     the load at 90% goodput, too\n"
@@ -94,6 +98,8 @@ static const opt_t  pick_opts[] = {
     { "bound", OPT_NUMBER, &pick_conf.bound, 0, NULL },
     { "request", OPT_NUMBER, &pick_conf.request, 0, NULL },
     { "forget", OPT_NUMBER, &pick_conf.forget, 0, NULL },
+    { "window", OPT_NUMBER, &pick_conf.window, 0.001, NULL },
+    { "prior", OPT_NUMBER, &pick_conf.prior, 0, NULL },
     { "wrong", OPT_NUMBER, &pick_conf.wrong, 0, NULL },
     { "seed", OPT_COUNT, &pick_conf.seed, 0, NULL },
     { "carried", OPT_FLAG, &pick_do_carried, 0, NULL },
@@ -289,6 +295,8 @@ pick_sensitivity(void)
     static pick_knob_t  knobs[] = {
         { "request cost", &pick_conf.request, { .05, .2, .5, 1, 2, 5, 20 } },
         { "cache size", &pick_conf.forget, { .05, .2, .5, 1, 2, 5, 20 } },
+        { "speed window", &pick_conf.window, { .05, .2, .5, 1, 2, 5, 20 } },
+        { "speed prior", &pick_conf.prior, { .05, .2, .5, 1, 2, 5, 20 } },
         { "bound", &pick_conf.bound, { .05, .2, .5, 1, 2, 5, 20 } },
         { NULL, NULL, { 0 } }
     };

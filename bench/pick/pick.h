@@ -96,6 +96,8 @@ typedef struct {
     double              bound;
     double              request;
     double              forget;
+    double              window;         /* of what speeds are learned from */
+    double              prior;
     double              wrong;          /* of the estimate: sigma */
 } pick_conf_t;
 
