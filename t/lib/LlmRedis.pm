@@ -83,7 +83,8 @@ sub spawn {
 
     @command = ($self->{binary}, '--bind', '127.0.0.1', '--save', '',
                 '--port', $self->{tls} ? 0 : $self->{port},
-                '--unixsocket', $self->{socket}, '--dir', $self->{dir},
+                '--unixsocket', $self->{socket}, '--unixsocketperm', 777,
+                '--dir', $self->{dir},
                 '--logfile', 'redis.log', '--appendonly', 'no',
                 '--repl-diskless-sync-delay', 0,
                 $self->{tls} ? $self->tls_args : (),
@@ -382,22 +383,20 @@ sub run {
 
 sub cluster {
     my ($class, %options) = @_;
-    my ($count, $masters, $port, $share, @nodes);
+    my ($bus, $count, $masters, $port, $share, @nodes);
 
     $masters = $options{masters} // 3;
     $count = $masters * (1 + ($options{replicas} // 0));
 
     die "a cluster of more than 8 nodes\n" if $count > 8;
 
-    # the nodes' own ports are 10000 higher
-
-    $port = free_port($count);
+    ($port, $bus) = (free_port($count), free_port($count));
 
     for my $i (0 .. $count - 1) {
         push @nodes, $class->start(
             server => $options{server}, dir => "$options{dir}/$i",
             port => $port + $i,
-            args => [ '--cluster-enabled', 'yes',
+            args => [ '--cluster-enabled', 'yes', '--cluster-port', $bus + $i,
                       '--cluster-node-timeout', $options{timeout_ms} // 1000,
                       '--cluster-replica-validity-factor', 0,
                       @{$options{args} // []} ]);
@@ -412,7 +411,7 @@ sub cluster {
     }
 
     for my $node (@nodes[1 .. $#nodes]) {
-        $node->call('CLUSTER', 'MEET', '127.0.0.1', $port);
+        $node->call('CLUSTER', 'MEET', '127.0.0.1', $port, $bus);
     }
 
     for my $i ($masters .. $count - 1) {
@@ -464,7 +463,7 @@ sub master_of {
 
         my $role = eval { $node->call('ROLE')->[0] } // '';
 
-        return $node if $role eq 'master' && !$node->error('GET', $key);
+        return $node if $role eq 'master' && !$node->error('EXISTS', $key);
     }
 
     return;

@@ -1,0 +1,504 @@
+# Copyright (C) the ngx_http_llm_stream_module authors
+# SPDX-License-Identifier: BSD-2-Clause
+
+# Redis is gone, frozen, slow, wrong, or not Redis at all: who decides then,
+# how long that takes, what is logged, and that it is as before afterwards.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+
+use LlmTest;
+use LlmFakeRedis;
+use LlmNode;
+use LlmRedis;
+use List::Util qw( max );
+use Time::HiRes qw( sleep time );
+
+# ms that a request may take which is not decided by Redis: a timeout of 50,
+# and what a loaded machine and the simulated server need
+
+my $Bound = 250;
+
+my ($Redis, $Node);
+
+sim_options('--itl', '2', '--itl-slope', '0', '--prefill', '1000000');
+sim_start();
+
+$Redis = LlmRedis->start(dir => dir('redis'));
+
+killed($_) for qw( local open closed );
+never_there();
+frozen();
+late();
+blackhole();
+foreign_key();
+no_memory();
+flushed_scripts();
+flushed_budgets();
+no_scripts_allowed();
+failover();
+fake();
+greeting();
+
+$Redis->stop;
+
+
+sub dir { return "$ENV{TEST_NGINX_SERVROOT}/$_[0]" }
+
+
+sub node {
+    my (%options) = @_;
+
+    $Redis->call('FLUSHALL') if $Redis->pid;
+
+    $Node = LlmNode->start(redis => 'redis://' . $Redis->address, %options);
+    $Node->await_up if !$options{down};
+
+    return $Node;
+}
+
+
+sub done {
+    my ($name, $expected) = @_;
+
+    $Node->stop;
+    is(join('', $Node->faults($expected)), '', "$name: no fault in the log");
+}
+
+
+# a request's status and the milliseconds that it took
+
+sub timed {
+    my ($tokens, %options) = @_;
+    my $start = time;
+    my $status = $Node->ask($tokens, %options)->status;
+
+    return ($status, 1000 * (time - $start));
+}
+
+
+sub ups { return scalar $Node->errors(qr/llm redis: "shared" is up/) }
+
+sub downs { return scalar $Node->errors(qr/llm redis: "shared" is down/) }
+
+
+sub killed {
+    my ($fallback) = @_;
+    my (@ms, @status, $ms, $status);
+
+    $Redis->restart if !$Redis->pid;
+    node(options => "fallback=$fallback");
+
+    is($Node->ask(300, sim => 'tokens=300; itl=0')->status, 200,
+       "$fallback: Redis is there");
+    LlmNode::await_used($Redis, 300);
+
+    my $live = $Node->open(100, sim => 'tokens=100; itl=20');
+    $live->status;
+
+    $Redis->kill;
+
+    # the local zone's own budget of 1000 is full: Redis has had 300 of it
+
+    for my $tokens (800, 10, 800, 10) {
+        ($status, $ms) = timed($tokens, sim => 'tokens=1; itl=0');
+        push @status, $status;
+        push @ms, $ms;
+    }
+
+    my %want = (local => '200 200 200 200', open => '200 200 200 200',
+                closed => qr/^(?:503|429)(?: (?:503|429)){3}$/);
+
+    if ($fallback eq 'closed') {
+        like(join(' ', @status), $want{closed}, 'closed: killed, rejected');
+    } else {
+        is(join(' ', @status), $want{$fallback}, "$fallback: killed, passed");
+    }
+
+    cmp_ok(max(@ms), '<', $Bound, "$fallback: at once");
+
+    if ($fallback eq 'local') {
+        my $held = $Node->open(900, sim => 'tokens=900; itl=20');
+
+        is($held->status, 200, 'local: this machine has a budget');
+        is($Node->ask(300)->status, 429, 'and keeps it');
+        $held->close;
+    }
+
+    is(downs(), 1, "$fallback: one line says that it is gone");
+    $live->finish;
+    ok($live->complete, "$fallback: a live stream does not notice");
+
+    $Redis->restart;
+    $Node->await_up(1);
+
+    is(ups(), 2, "$fallback: one line says that it is back");
+    is(downs(), 1, "$fallback: and no more of the other kind");
+
+    is($Node->ask(500)->status, 200, "$fallback: Redis decides again");
+    ok(defined LlmNode::await_used($Redis, 1), "$fallback: it knows");
+
+    done($fallback);
+}
+
+
+# nginx starts without it, and finds it later
+
+sub never_there {
+    $Redis->kill;
+
+    node(down => 1);
+    is($Node->ask(10)->status, 200, 'never there: nginx starts all the same');
+
+    $Redis->restart;
+    $Node->await_up;
+    is($Node->ask(10)->status, 200, 'and finds it when it comes');
+    is(LlmNode::await_used($Redis, 1), 1, 'it decides');
+    done('never there');
+}
+
+
+sub frozen {
+    my (@ms, $live, $used);
+
+    node();
+
+    $live = $Node->open(400, sim => 'tokens=50; itl=20');
+    $live->status;
+
+    $Redis->freeze;
+
+    for (1 .. 20) {
+        my ($status, $ms) = timed(10);
+
+        push @ms, $ms if $status == 200;
+        sleep 0.02;
+    }
+
+    is(scalar(@ms), 20, 'frozen: this machine decides');
+    cmp_ok(max(@ms), '<', $Bound, 'within the timeout');
+    is(downs(), 1, 'one line says it');
+
+    # settled while nobody listens
+
+    $live->finish;
+
+    $Redis->thaw;
+    $Node->await_up(1);
+
+    is($Node->ask(10)->status, 200, 'thawed: Redis decides');
+    $used = LlmNode::await_used($Redis, 51);
+    is($used, 51, 'what was asked in vain is given back, what ended settled');
+    is(LlmNode::charges($Redis), 0, 'and no charge is open');
+    done('frozen');
+}
+
+
+# what comes too late has taken tokens: they are given back
+
+sub late {
+    my $fake = LlmFakeRedis->start(real => $Redis, dir => dir('fake'));
+    my @ms;
+
+    node(redis => $fake->url);
+    is($Node->ask(10)->status, 200, 'late: not yet');
+    LlmNode::await_used($Redis, 1);
+
+    $fake->does('late 300');
+
+    for (1 .. 8) {
+        my ($status, $ms) = timed(50);
+
+        push @ms, $ms if $status == 200;
+    }
+
+    is(scalar(@ms), 8, '300 ms late: this machine decides');
+    cmp_ok(max(@ms), '<', $Bound, 'within the timeout');
+
+    $fake->does('real');
+
+    LlmRedis::await('Redis decides again', sub {
+        $Node->ask(1, key => 'other');
+        (LlmNode::used($Redis, 'other') // 0) > 0
+    });
+
+    is(LlmNode::await_used($Redis, 1), 1, 'what it took is given back');
+    is(LlmNode::charges($Redis), 0, 'no charge is open');
+
+    $fake->stop;
+    done('late');
+}
+
+
+sub blackhole {
+    my $fake = LlmFakeRedis->start(real => $Redis, dir => dir('fake'));
+    my @ms;
+
+    node(redis => $fake->url, options => 'connect_timeout=200ms');
+
+    # not even the greeting is answered
+
+    $fake->does('silent', all => 1);
+
+    for (1 .. 8) {
+        my ($status, $ms) = timed(50);
+
+        push @ms, $ms if $status == 200;
+        sleep 0.05;
+    }
+
+    is(scalar(@ms), 8, 'a black hole: this machine decides');
+    cmp_ok(max(@ms), '<', $Bound, 'within the timeout');
+    cmp_ok(downs(), '<=', 1, 'one line says it');
+
+    $fake->does('real');
+    $Node->await_up(1);
+    is($Node->ask(5)->status, 200, 'and it is found again');
+
+    $fake->stop;
+    done('black hole');
+}
+
+
+# a key that somebody else uses: no reason to give the link up
+
+sub foreign_key {
+    node();
+
+    $Redis->call('LPUSH', LlmNode::name_of('bad'), 1);
+    $Redis->call('HSET', LlmNode::name_of('worse'), 't', 'hello');
+
+    is($Node->ask(10, key => 'bad')->status, 200, 'a list: fallback');
+    is($Node->ask(10, key => 'worse')->status, 200, 'a text: fallback');
+    is($Node->ask(10)->status, 200, 'other keys');
+    is(LlmNode::await_used($Redis, 1), 1, 'are decided by Redis');
+    is(downs(), 0, 'which is not down');
+    ok(scalar($Node->errors(qr/llm redis: "shared" cannot decide.*WRONGTYPE/)),
+       'the log says what is wrong');
+    done('foreign key');
+}
+
+
+sub no_memory {
+    node();
+    $Redis->call('CONFIG', 'SET', 'maxmemory', 1);
+
+    is($Node->ask(10)->status, 200, 'no memory: fallback');
+    is($Node->ask(10)->status, 200, 'again');
+    cmp_ok(scalar($Node->errors(qr/llm redis: .* cannot decide/)), '<=', 1,
+           'one line says it');
+
+    $Redis->call('CONFIG', 'SET', 'maxmemory', 0);
+
+    LlmRedis::await('Redis decides again', sub {
+        $Node->ask(1);
+        (LlmNode::used($Redis) // 0) > 0
+    });
+    ok(1, 'no memory: as before when there is some');
+    done('no memory');
+}
+
+
+sub flushed_scripts {
+    node();
+    $Node->ask(10);
+    LlmNode::await_used($Redis, 1);
+
+    $Redis->call('SCRIPT', 'FLUSH');
+
+    is($Node->ask(10, sim => 'tokens=7; itl=0')->status, 200,
+       'scripts are flushed: they are sent again');
+    is(LlmNode::await_used($Redis, 8), 8, 'Redis has decided');
+
+    my $live = $Node->open(100, sim => 'tokens=20; itl=10');
+
+    $live->status;
+    $Redis->call('SCRIPT', 'FLUSH');
+    $live->finish;
+    is(LlmNode::await_used($Redis, 28), 28, 'settling sends its own again');
+    is(downs(), 0, 'the link is the same');
+    done('flushed scripts');
+}
+
+
+sub flushed_budgets {
+    node();
+
+    my $live = $Node->open(900, sim => 'tokens=30; itl=20');
+
+    $live->status;
+    $Redis->call('FLUSHALL');
+
+    is($Node->ask(900)->status, 200, 'FLUSHALL: a new budget');
+    $live->finish;
+    sleep 0.2;
+    is(LlmNode::await_used($Redis, 1), 1,
+       'the charge of before is not settled into it');
+    done('flushed budgets');
+}
+
+
+sub no_scripts_allowed {
+    $Redis->call('ACL', 'SETUSER', 'poor', 'on', '>p', '~*', '+@all',
+                 '-@scripting');
+
+    node(redis => 'redis://poor:p@' . $Redis->address, down => 1);
+    sleep 0.3;
+
+    my ($status, $ms) = timed(10);
+
+    is($status, 200, 'a user without scripts: fallback');
+    cmp_ok($ms, '<', $Bound, 'at once');
+    ok(scalar($Node->errors(qr/llm redis: .*NOPERM/)), 'the log says why');
+    $Redis->call('ACL', 'DELUSER', 'poor');
+    done('no scripts');
+}
+
+
+# a master becomes a replica: what it says leads to the other one
+
+sub failover {
+    my $other = LlmRedis->start(dir => dir('other'));
+
+    $other->call('REPLICAOF', '127.0.0.1', $Redis->port);
+    LlmRedis::await('the replica is linked', sub {
+        $other->call('INFO', 'replication') =~ /master_link_status:up/
+    });
+
+    node(redis => 'redis://' . $Redis->address . ',' . $other->address);
+    $Node->ask(10);
+    is(LlmNode::await_used($Redis, 1), 1, 'failover: the master decides');
+    $Redis->call('WAIT', 1, 1000);
+
+    $other->call('REPLICAOF', 'NO', 'ONE');
+    $Redis->call('REPLICAOF', '127.0.0.1', $other->port);
+
+    is($Node->ask(10)->status, 200, 'the master has become a replica');
+
+    LlmRedis::await('the other one decides', sub {
+        $Node->ask(10);
+        (LlmNode::used($other) // 0) >= 2
+    });
+    ok(1, 'READONLY leads to the other one');
+
+    $Redis->call('REPLICAOF', 'NO', 'ONE');
+    $other->stop;
+    done('failover');
+}
+
+
+# ---- what is not Redis ----------------------------------------------------
+
+sub fake {
+    my $fake = LlmFakeRedis->start(real => $Redis, dir => dir('fake'));
+
+    my @faults = (
+        'doubled', 'unsolicited', 'bytewise', 'cut 0', 'cut 1', 'cut 5',
+        'closed',
+        'says +OK\r\n', 'says :1\r\n', 'says $-1\r\n', 'says *-1\r\n',
+        'says *0\r\n', 'says *1\r\n:1\r\n', 'says $2\r\nab\r\n',
+        'says *7\r\n' . '+1\r\n' x 7, 'says *7\r\n' . '$-1\r\n' x 7,
+#SKIP        'says *7\r\n:1\r\n:-9\r\n:-9\r\n:1\r\n:1\r\n:1\r\n:1\r\n',
+        'says *7\r\n:99\r\n:0\r\n:0\r\n:1\r\n:1\r\n:1\r\n:1\r\n',
+        'says *7\r\n' . ':9223372036854775807\r\n' x 7,
+        'says *7\r\n' . ':-9223372036854775808\r\n' x 7,
+        'says :99999999999999999999999999\r\n',
+        'says $4611686018427387904\r\n',
+        'says *4611686018427387904\r\n', 'says *-7\r\n', 'says $-2\r\n',
+        'says *7\r\n$4611686018427387904\r\n',
+        'says ' . '*1\r\n' x 64 . ':1\r\n',
+        'says _\r\n', 'says %1\r\n:1\r\n:2\r\n', 'says #t\r\n',
+        'says ,1.5\r\n', 'says >1\r\n+x\r\n', 'says (123\r\n',
+        'says HTTP/1.1 400 Bad Request\r\n\r\n', 'says \r\n', 'says \n',
+        'says -\r\n', 'says -ERR ' . 'x' x 100_000 . '\r\n',
+        'says -MOVED 1 127.0.0.1:1\r\n', 'says -MOVED\r\n',
+        'says -MOVED 99999 256.0.0.1:99999\r\n', 'says -ASK 1\r\n',
+        'says -ASK 1 127.0.0.1:1\r\n', 'says -TRYAGAIN\r\n',
+        'says -CLUSTERDOWN x\r\n', 'says -LOADING x\r\n',
+        'says -BUSY x\r\n', 'says -NOAUTH x\r\n', 'says -NOSCRIPT x\r\n',
+        'says -READONLY x\r\n', 'says -OOM x\r\n', 'says -WRONGTYPE x\r\n',
+    );
+
+    node(redis => $fake->url, options => 'timeout=50ms');
+
+    my ($pid) = $Node->{nginx}->workers;
+    my (@slow, @wrong);
+
+    for my $fault (@faults) {
+        # what comes unasked is there by then
+
+        $fake->does('real');
+        sleep 0.05;
+        LlmRedis::await('Redis decides', sub {
+            my $count = LlmNode::used($Redis, 'probe') // 0;
+            $Node->ask(1, key => 'probe');
+            sleep 0.02;
+            (LlmNode::used($Redis, 'probe') // 0) > $count
+        });
+
+        my $count = $fake->count;
+        $fake->does($fault);
+
+        my ($status, $ms) = timed(1);
+
+        push @wrong, "$fault: $status" if $status != 200;
+        push @slow, "$fault: $ms ms" if $ms > $Bound;
+        push @wrong, "$fault: not said" if $fake->count == $count;
+    }
+
+    is(join(', ', map { substr $_, 0, 60 } @wrong), '',
+       scalar(@faults) . ' wrong replies: no request fails');
+    is(join(', ', map { substr $_, 0, 60 } @slow), '', 'nor waits long');
+    is(join(' ', $Node->{nginx}->workers), $pid, 'the worker lives');
+
+    $fake->stop;
+    done('fake');
+}
+
+
+# said before anything was asked
+
+sub greeting {
+    my $fake = LlmFakeRedis->start(real => $Redis, dir => dir('fake'));
+    my ($pid, @wrong);
+
+    node(redis => $fake->url);
+    ($pid) = $Node->{nginx}->workers;
+
+    for my $text ('+HELLO\r\n', '-ERR go away\r\n', '$4611686018427387904\r\n',
+                  '*2\r\n:1\r\n', 'x' x 70_000, "\\r\\n")
+    {
+        my $count;
+
+        # the link there is has to go first
+
+        $fake->does("greets $text");
+        $count = $fake->count;
+        $Redis->call('CLIENT', 'KILL', 'TYPE', 'normal');
+
+        LlmRedis::await('a new link', sub {
+            my ($status) = timed(1);
+
+            push @wrong, $status if $status != 200;
+            sleep 0.02;
+            $fake->count > $count
+        });
+    }
+
+    is("@wrong", '', 'greetings: no request fails');
+    is(join(' ', $Node->{nginx}->workers), $pid, 'the worker lives');
+
+    $fake->does('real');
+    $Redis->call('FLUSHALL');
+    LlmRedis::await('Redis decides again', sub {
+        $Node->ask(1);
+        sleep 0.02;
+        (LlmNode::used($Redis) // 0) > 0
+    });
+    ok(1, 'and it is found again');
+
+    $fake->stop;
+    done('greeting');
+}
