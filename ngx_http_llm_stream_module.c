@@ -8,6 +8,7 @@
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_conf.h"
 #include "ngx_http_llm_drain.h"
+#include "ngx_http_llm_heartbeat.h"
 #include "ngx_http_llm_live.h"
 #include "ngx_http_llm_share.h"
 #include "ngx_http_llm_variables.h"
@@ -69,6 +70,13 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       ngx_conf_set_flag_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_llm_loc_conf_t, error_events),
+      NULL },
+
+    { ngx_string("llm_heartbeat"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE12,
+      ngx_http_llm_heartbeat_directive,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
       NULL },
 
     { ngx_string("llm_on_abort"),

@@ -121,6 +121,10 @@ typedef struct {
 
     ngx_uint_t                  on_abort;
 
+    /* 0: off */
+    ngx_msec_t                  heartbeat_ms;
+    ngx_flag_t                  heartbeat_early;
+
     /* NULL: off */
     ngx_http_llm_pace_conf_t   *pace;
 

@@ -8,6 +8,7 @@
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_clock.h"
 #include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_heartbeat.h"
 #include "ngx_http_llm_relay.h"
 
 
@@ -31,7 +32,7 @@ static void ngx_http_llm_clock_expire(ngx_http_request_t *r);
 void
 ngx_http_llm_clock_arm(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
 {
-    ngx_msec_t                deadline_ms, next_ms;
+    ngx_msec_t                beat_ms, deadline_ms, next_ms;
     ngx_msec_int_t            delay_ms;
     ngx_http_llm_ctx_t       *ctx;
     ngx_http_llm_loc_conf_t  *llcf;
@@ -56,6 +57,14 @@ ngx_http_llm_clock_arm(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
 
     } else if (ex->stream) {
         next_ms = ex->first_token_deadline_ms;
+    }
+
+    beat_ms = ngx_http_llm_heartbeat_deadline(r, ex);
+
+    if (beat_ms
+        && (next_ms == 0 || (ngx_msec_int_t) (beat_ms - next_ms) < 0))
+    {
+        next_ms = beat_ms;
     }
 
     if (next_ms
@@ -112,6 +121,7 @@ ngx_http_llm_clock_linger(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 void
 ngx_http_llm_clock_handler(ngx_event_t *ev)
 {
+    ngx_msec_t                beat_ms;
     ngx_connection_t         *c;
     ngx_http_llm_end_e        end;
     ngx_http_request_t       *r;
@@ -128,7 +138,15 @@ ngx_http_llm_clock_handler(ngx_event_t *ev)
     end = ngx_http_llm_clock_expired(r, ex, llcf);
 
     if (end == NGX_HTTP_LLM_END_NONE) {
-        ngx_http_llm_clock_arm(r, ex);
+        beat_ms = ngx_http_llm_heartbeat_deadline(r, ex);
+
+        if (beat_ms && (ngx_msec_int_t) (ngx_current_msec - beat_ms) >= 0) {
+            ngx_http_llm_heartbeat(r, ctx);
+
+        } else {
+            ngx_http_llm_clock_arm(r, ex);
+        }
+
         return;
     }
 

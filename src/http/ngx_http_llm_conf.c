@@ -139,6 +139,8 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     llcf->hold_bytes = NGX_CONF_UNSET_SIZE;
     llcf->error_events = NGX_CONF_UNSET;
     llcf->body_max_bytes = NGX_CONF_UNSET_SIZE;
+    llcf->heartbeat_ms = NGX_CONF_UNSET_MSEC;
+    llcf->heartbeat_early = NGX_CONF_UNSET;
     llcf->on_abort = NGX_CONF_UNSET_UINT;
     llcf->pace = NGX_CONF_UNSET_PTR;
 
@@ -172,6 +174,8 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_size_value(conf->hold_bytes, prev->hold_bytes,
                               NGX_HTTP_LLM_HOLD_BYTES);
     ngx_conf_merge_value(conf->error_events, prev->error_events, 1);
+    ngx_conf_merge_msec_value(conf->heartbeat_ms, prev->heartbeat_ms, 0);
+    ngx_conf_merge_value(conf->heartbeat_early, prev->heartbeat_early, 0);
     ngx_conf_merge_uint_value(conf->on_abort, prev->on_abort,
                               NGX_HTTP_LLM_ABORT_CLOSE);
     ngx_conf_merge_ptr_value(conf->pace, prev->pace, NULL);

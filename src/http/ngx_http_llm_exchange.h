@@ -39,6 +39,9 @@ struct ngx_http_llm_exchange_s {
     ngx_int_t                   (*process_header)(ngx_http_request_t *r);
     ngx_int_t                   (*reinit_request)(ngx_http_request_t *r);
 
+    /* of upstream's connection, while nginx is given a byte again */
+    ngx_recv_pt                   recv;
+
     /* NULL: nothing is held back */
     ngx_http_llm_gate_t          *gate;
 
@@ -71,6 +74,9 @@ struct ngx_http_llm_exchange_s {
 
     /* the clocks have stopped for good */
     unsigned                      finalized:1;
+
+    /* a heartbeat has opened the gate */
+    unsigned                      early:1;
 
     /* it is ended from outside: llm_cancel, shutdown */
     unsigned                      ending:1;

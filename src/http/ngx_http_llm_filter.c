@@ -125,11 +125,13 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
 static ngx_int_t
 ngx_http_llm_filter_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
-    ngx_uint_t             stream;
-    ngx_llm_framing_e      framing;
-    ngx_http_upstream_t   *u;
-    ngx_http_llm_relay_t  *relay;
+    ngx_uint_t                stream;
+    ngx_llm_framing_e         framing;
+    ngx_http_upstream_t      *u;
+    ngx_http_llm_relay_t     *relay;
+    ngx_http_llm_loc_conf_t  *llcf;
 
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
     u = r->upstream;
 
     if (r->headers_out.status == NGX_HTTP_SWITCHING_PROTOCOLS) {
@@ -182,13 +184,19 @@ ngx_http_llm_filter_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     }
 
     relay->stream = 1;
+    relay->sent_ms = ngx_current_msec;
     relay->frame.framing = framing;
-
-    ngx_http_llm_exchange_start_stream(r, ctx);
 
     if (u->headers_in.status_n != NGX_HTTP_OK) {
         relay->blind = 1;
     }
+
+    relay->beats = llcf->heartbeat_ms
+                   && framing == NGX_LLM_FRAME_SSE
+                   && !relay->blind
+                   && !r->header_only;
+
+    ngx_http_llm_exchange_start_stream(r, ctx);
 
     /* bytes may be added or left out */
 

@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm.h"
+#include "ngx_http_llm_clock.h"
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_filter.h"
 #include "ngx_http_llm_gate.h"
@@ -16,6 +17,8 @@
 
 
 static ngx_int_t ngx_http_llm_gate_process_header(ngx_http_request_t *r);
+static ssize_t ngx_http_llm_gate_recv(ngx_connection_t *c, u_char *buf,
+    size_t size);
 static ngx_int_t ngx_http_llm_gate_reinit(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_llm_gate_applies(ngx_http_request_t *r,
     ngx_llm_framing_e *framing);
@@ -77,6 +80,12 @@ ngx_http_llm_gate_process_header(ngx_http_request_t *r)
     ex = ngx_http_llm_get_exchange(u);
 
     if (ex->gate) {
+
+        if (ex->early) {
+            ngx_http_llm_gate_free(r, ex);
+            return NGX_OK;
+        }
+
         return ngx_http_llm_gate_look(r, ex);
     }
 
@@ -100,7 +109,60 @@ ngx_http_llm_gate_process_header(ngx_http_request_t *r)
         return NGX_ERROR;
     }
 
-    return ngx_http_llm_gate_look(r, ex);
+    rc = ngx_http_llm_gate_look(r, ex);
+
+    if (ex->gate) {
+        ngx_http_llm_clock_arm(r, ex);
+    }
+
+    return rc;
+}
+
+
+ngx_uint_t
+ngx_http_llm_gate_can_open(ngx_http_llm_exchange_t *ex)
+{
+    return ex->gate->frame.framing == NGX_LLM_FRAME_SSE;
+}
+
+
+/*
+ * nginx looks at a header only behind bytes of it, and there are none to
+ * come: it gets the last one, which is in its place already, once more.
+ */
+
+void
+ngx_http_llm_gate_open(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
+{
+    ngx_connection_t     *c;
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+    c = u->peer.connection;
+
+    ex->early = 1;
+    ex->recv = c->recv;
+    c->recv = ngx_http_llm_gate_recv;
+
+    u->buffer.last--;
+    u->state->bytes_received--;
+
+    c->read->handler(c->read);
+}
+
+
+static ssize_t
+ngx_http_llm_gate_recv(ngx_connection_t *c, u_char *buf, size_t size)
+{
+    ngx_http_request_t       *r;
+    ngx_http_llm_exchange_t  *ex;
+
+    r = c->data;
+    ex = ngx_http_llm_get_exchange(r->upstream);
+
+    c->recv = ex->recv;
+
+    return 1;
 }
 
 
@@ -125,6 +187,7 @@ ngx_http_llm_gate_reinit(ngx_http_request_t *r)
 
     ex->conf.next_upstream = ex->next_upstream;
     ex->first_error = 0;
+    ex->early = 0;
     ex->ctx->error_body.len = 0;
 
     return rc;

@@ -69,6 +69,16 @@ void ngx_http_llm_gate_hook(ngx_http_request_t *r,
     ngx_http_llm_exchange_t *ex);
 
 /*
+ * Opens it before there is content: no other server is asked any more, and
+ * what goes wrong is told in the stream.  The request may be gone behind it.
+ * It cannot be opened where the stream would be of a kind without comments.
+ */
+
+ngx_uint_t ngx_http_llm_gate_can_open(ngx_http_llm_exchange_t *ex);
+void ngx_http_llm_gate_open(ngx_http_request_t *r,
+    ngx_http_llm_exchange_t *ex);
+
+/*
  * The header of an HTTP error made of upstream's first event is being sent:
  * nothing more of upstream is wanted, and no cache keeps it.
  */

@@ -11,6 +11,7 @@
 #include "ngx_http_llm_drain.h"
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_filter.h"
+#include "ngx_http_llm_heartbeat.h"
 #include "ngx_http_llm_relay.h"
 
 
@@ -422,6 +423,43 @@ ngx_http_llm_relay_spend(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 }
 
 
+ngx_int_t
+ngx_http_llm_relay_comment(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    const ngx_str_t *line)
+{
+    ngx_int_t              rc;
+    ngx_buf_t             *b;
+    ngx_uint_t             sent;
+    ngx_chain_t           *out, **ll;
+    ngx_http_llm_relay_t  *relay;
+
+    relay = ctx->relay;
+    ll = &out;
+
+    b = ngx_http_llm_chain_take(r, relay, line->len);
+    if (b == NULL) {
+        return NGX_OK;
+    }
+
+    b->last = ngx_cpymem(b->last, line->data, line->len);
+
+    if (ngx_http_llm_chain_push(r, &ll, b) != NGX_OK) {
+        return NGX_OK;
+    }
+
+    *ll = NULL;
+
+    /* nothing of upstream was sent by that */
+
+    sent = relay->sent;
+    rc = ngx_http_llm_relay_next(r, ctx, out);
+    relay->sent = sent;
+    relay->commented = 1;
+
+    return rc;
+}
+
+
 /* to the client, unless that has left */
 
 static ngx_int_t
@@ -440,6 +478,10 @@ ngx_http_llm_relay_next(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
         if (out == NULL && r->out == NULL && !r->connection->buffered) {
             return NGX_OK;
+        }
+
+        if (relay->beats && out) {
+            ngx_http_llm_heartbeat_sent(relay, out);
         }
 
         rc = ngx_http_llm_filter_next(r, out);

@@ -44,6 +44,9 @@ struct ngx_http_llm_relay_s {
     /* the end of a pause; NULL: there was none */
     ngx_event_t            *pause;
 
+    /* when something was sent last, as ngx_current_msec */
+    ngx_msec_t          sent_ms;
+
     /* a stream of events; otherwise one JSON answer */
     unsigned            stream:1;
 
@@ -62,6 +65,14 @@ struct ngx_http_llm_relay_s {
     /* it is not time for more of it: that waits with upstream */
     unsigned            paused:1;
 
+    /* heartbeats may be put into it */
+    unsigned            beats:1;
+
+    /* one was; bytes of upstream were, and the last of them is LF */
+    unsigned            commented:1;
+    unsigned            sent:1;
+    unsigned            sent_lf:1;
+
     /* the last buffer has gone out */
     unsigned            ended:1;
 };
@@ -76,6 +87,11 @@ ngx_int_t ngx_http_llm_relay_stream(ngx_http_request_t *r,
 
 ngx_uint_t ngx_http_llm_relay_event(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, const u_char *event, size_t len);
+
+/* sends a comment line now; the last byte sent is LF, or there was none */
+
+ngx_int_t ngx_http_llm_relay_comment(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, const ngx_str_t *line);
 
 /* what the end of the body puts into the output at *ll */
 
