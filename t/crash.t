@@ -24,9 +24,11 @@ my $Spare = free_port(1);
 my $Hold = 'tokens=4000; itl=50';
 my $Killed = qr/worker process \d+ exited on signal 9/;
 
+our $Method = 'llm_least_inflight;';
+
 my ($Nginx, @Clients, @Numbers);
 
-sim_options('--itl', '4', '--itl-slope', '0', '--prefill', '1000000',
+sim_options('--itl', '4', '--itl-slope', '0', '--prefill', '40000',
             '--quiet');
 sim_start();
 
@@ -39,6 +41,8 @@ reloaded();
 reloaded_to_the_end();
 killed_under_load();
 reloaded_under_load();
+killed_with_tokens();
+reloaded_with_tokens();
 single_process();
 many_servers();
 
@@ -201,9 +205,7 @@ sub killed_under_load {
 
     start(servers(1 .. 4));
 
-    $count = under_load(20, sub {
-        $Nginx->replace('KILL', ($Nginx->workers)[rand 2]);
-    });
+    $count = under_load(20, \&kill_one);
 
     open_streams('killed under load: after', 8, 1 .. 4);
     fair('killed under load', $count);
@@ -212,21 +214,94 @@ sub killed_under_load {
 }
 
 
-sub reloaded_under_load {
-    my ($count, @orders);
+sub kill_one {
+    $Nginx->replace('KILL', ($Nginx->workers)[rand 2]);
+}
 
-    @orders = ([ 1, 2, 3, 4 ], [ 4, 3, 2, 1 ], [ 2, 4, 1, 3 ]);
+
+sub reloaded_under_load {
+    my $count;
 
     start(servers(1 .. 4));
 
-    $count = under_load(20, sub {
-        $Nginx->reload(http(servers(@{$orders[rand @orders]})));
-    });
+    $count = under_load(20, \&reorder);
 
     open_streams('reloaded under load: after', 8, 1 .. 4);
     fair('reloaded under load', $count);
 
     end('reloaded under load');
+}
+
+
+sub reorder {
+    my @orders = ([ 1, 2, 3, 4 ], [ 4, 3, 2, 1 ], [ 2, 4, 1, 3 ]);
+
+    $Nginx->reload(http(servers(@{$orders[rand @orders]})));
+}
+
+
+# both sums, and where conversations are, in the same storms
+
+sub killed_with_tokens {
+    with_tokens('killed with tokens', \&kill_one, $Killed);
+}
+
+
+sub reloaded_with_tokens {
+    with_tokens('reloaded with tokens', \&reorder);
+}
+
+
+sub with_tokens {
+    my ($name, $happens, $expected) = @_;
+    my ($count, $most, $sum, @wrong);
+
+    local $Method = 'llm_least_inflight cost=tokens affinity=$llm_prefix;';
+
+    start(servers(1 .. 4));
+
+    $count = under_load(20, $happens, \&conversation);
+    fair($name, $count);
+
+    $sum += $_ for values %$count;
+    ($most) = sort { $b <=> $a } values %$count;
+    cmp_ok($most, '<', $sum / 2, "$name: none is flooded");
+    note("$name: ", join " ", map { "$_=$count->{$_}" } sort keys %$count);
+
+    # those that were cut off have been noticed
+
+    sleep 2.5;
+
+    push @Clients, LlmClient->open($Port, sim => $Hold) for 1 .. 24;
+    LlmClient::await_header(@Clients);
+
+    # what each server had when the first of these came to it
+
+    my %first;
+
+    for my $line (($Nginx->logged(qr/llm balancer: get /))[-24 .. -1]) {
+        my ($server, $inflight, $pending) =
+            $line =~ /get (\S+) inflight:(\d+) .* pending:(\d+) /;
+        $first{$server} //= "$inflight $pending";
+    }
+
+    is_deeply([ values %first ], [ ('1 0') x 4 ], "$name: both sums are 0");
+
+    $_->close for @Clients;
+    is_deeply([ $Nginx->faults($expected) ], [], "$name: no faults logged");
+
+    $Nginx->stop;
+}
+
+
+# one of 40, with some 2,000 tokens to read
+
+sub conversation {
+    my $text = (1000 + int rand 40) . ' ' . join ' ', 1 .. 1000;
+
+    return (sim => 'tokens=10; itl=10',
+            body => '{"model":"sim","stream":true,"messages":'
+                    . qq([{"role":"user","content":"$text"}]}));
 }
 
 
@@ -293,8 +368,10 @@ sub served {
 # so many times, with 12 clients at work; who was served by which server
 
 sub under_load {
-    my ($times, $happens) = @_;
+    my ($times, $happens, $client) = @_;
     my (%count, @live, $next);
+
+    $client //= sub { return (sim => 'tokens=10; itl=10') };
 
     $next = time + 0.2;
 
@@ -307,7 +384,7 @@ sub under_load {
         }
 
         while ($times && @live < 12) {
-            push @live, LlmClient->open($Port, sim => 'tokens=10; itl=10');
+            push @live, LlmClient->open($Port, $client->());
         }
 
         IO::Select->new(map { $_->{sock} } @live)->can_read(0.05);
@@ -395,7 +472,7 @@ sub http {
     return <<"END";
     upstream llm {
         $servers
-        llm_least_inflight;
+        $Method
     }
 
     server {

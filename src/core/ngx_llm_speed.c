@@ -9,7 +9,7 @@
 
 
 /* a capacity goes so far towards a hit beyond it, or a miss within it */
-#define NGX_LLM_CACHE_UP    4
+#define NGX_LLM_CACHE_UP    2
 #define NGX_LLM_CACHE_DOWN  8
 
 /*

@@ -129,7 +129,7 @@ test_cache(void)
     tap_int(ngx_llm_cache_learn(0, 500000, 0), 500000, "the first miss");
     tap_int(ngx_llm_cache_learn(0, 500, 0), 65536, "a miss by chance");
     tap_int(ngx_llm_cache_learn(1000, 500, 1), 1000, "a hit within");
-    tap_int(ngx_llm_cache_learn(1000, 5000, 1), 2000, "a hit beyond");
+    tap_int(ngx_llm_cache_learn(1000, 5000, 1), 3000, "a hit beyond");
     tap_int(ngx_llm_cache_learn(1000, 5000, 0), 1000, "a miss beyond");
     tap_int(ngx_llm_cache_learn(1000, 200, 0), 900, "a miss within");
 
