@@ -8,7 +8,8 @@
 /*
  * The inside of llm_least_inflight: what its files share, and nobody else.
  * The hooks of a request are in ngx_http_llm_balancer.c, who is chosen in
- * _choose.c, where the servers are counted in _list.c.
+ * _choose.c, where the servers are counted in _list.c, what is counted and
+ * learned there in _work.c.
  */
 
 
@@ -98,6 +99,13 @@ typedef struct {
 } ngx_http_llm_scale_t;
 
 
+/*
+ * Of one request, at most: so that the sums of all that a worker has fit in
+ * 32 bits.
+ */
+#define NGX_HTTP_LLM_BALANCER_PROMPT  (1024 * 1024)
+
+
 /* of the upstream: us->peer.init */
 
 ngx_int_t ngx_http_llm_balancer_init_peer(ngx_http_request_t *r,
@@ -110,6 +118,18 @@ ngx_int_t ngx_http_llm_balancer_init_peer(ngx_http_request_t *r,
 
 ngx_int_t ngx_http_llm_balancer_choose_locked(ngx_peer_connection_t *pc,
     ngx_http_llm_peer_data_t *lp, ngx_http_llm_choice_t *choice);
+
+/*
+ * The request is counted where it was sent to, and is remembered there; it
+ * is counted no more, and what it teaches is learned.
+ */
+
+void ngx_http_llm_balancer_enter(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_choice_t *choice);
+void ngx_http_llm_balancer_keep_place(ngx_http_llm_peer_data_t *lp,
+    ngx_http_llm_choice_t *choice);
+void ngx_http_llm_balancer_leave(ngx_http_llm_peer_data_t *lp,
+    ngx_uint_t failed);
 
 /* the servers' slots are searched for once, not for each request */
 
