@@ -115,7 +115,9 @@ my @Bad = (
     'llm_redis r redis://127.0.0.1 script=/nowhere.lua;'
         => '"/nowhere.lua" failed',
     "$Zone zone=t:1m tokens=1/m lease=5%;"
-        => 'invalid parameter "lease=5%" in llm_limit_zone',
+        => '"llm_limit_zone" has "lease" parameter without "redis"',
+    "$Zone zone=t:1m tokens=1/m redis=r lease=60%;"
+        => 'invalid value "lease=60%" in llm_limit_zone, allowed is 1% to 50%',
     "$Zone zone=t:1m tokens=\$nobody_knows;"
         => 'unknown "nobody_knows" variable',
     "$Zone zone=t:1m tokens=1/m; llm_limit_zone \$uri zone=t:1m tokens=1/m;"

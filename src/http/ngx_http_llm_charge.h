@@ -77,6 +77,9 @@ typedef struct {
     /* when it lets the request go that sleeps */
     int64_t                      start_ns;
 
+    /* its costs are those of a lease */
+    ngx_uint_t                   leased;
+
     /* weighted tokens that the hold has: a stream may take more */
     int64_t                      held;
 

@@ -286,7 +286,7 @@ void
 ngx_http_llm_exit_process(ngx_cycle_t *cycle)
 {
     ngx_http_llm_live_process_gone(cycle, ngx_pid);
-    ngx_http_llm_share_exit_process(cycle);
     ngx_http_llm_limit_exit_process(cycle);
+    ngx_http_llm_share_exit_process(cycle);
     ngx_http_llm_balancer_exit_process(cycle);
 }

@@ -76,6 +76,7 @@ ngx_http_llm_limit_admit(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
             charge->parts[i].zone = (ngx_http_llm_limit_zone_t *)
                                                                taken[i].zone;
             charge->parts[i].hold = taken[i].hold;
+            charge->parts[i].leased = taken[i].leased;
         }
 
         rc = ngx_http_llm_share_ask(r, ctx);

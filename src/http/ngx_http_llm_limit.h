@@ -49,6 +49,9 @@ typedef struct {
     /* who keeps the budgets for all machines; NULL: this one does */
     ngx_http_llm_redis_t       *redis;
     ngx_str_t                   redis_name;
+
+    /* of the burst, that this machine takes ahead; 0: nothing */
+    ngx_int_t                   lease_percent;
 } ngx_http_llm_limit_zone_t;
 
 

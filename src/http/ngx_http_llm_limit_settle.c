@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm_bell.h"
+#include "ngx_http_llm_block.h"
 #include "ngx_http_llm_charge.h"
 
 
@@ -91,6 +92,10 @@ ngx_http_llm_limit_end(ngx_http_llm_ctx_t *ctx, const ngx_llm_usage_t *usage,
         moved |= ngx_http_llm_zone_settle(&part->zone->zone, part->hold,
                                           keep ? NULL : costs, learned,
                                           ngx_http_llm_zone_now());
+
+        if (part->leased) {
+            ngx_http_llm_block_look(part->zone, charge->takes[i].digest);
+        }
     }
 
     if (moved) {

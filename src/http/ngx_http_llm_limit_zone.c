@@ -32,6 +32,7 @@ typedef enum {
 #define NGX_HTTP_LLM_PARAM_COMPLETION      0x0100
 #define NGX_HTTP_LLM_PARAM_REASONING       0x0200
 #define NGX_HTTP_LLM_PARAM_REDIS           0x0400
+#define NGX_HTTP_LLM_PARAM_LEASE           0x0800
 
 
 /* one llm_limit_zone as it is read */
@@ -78,6 +79,8 @@ static char *ngx_http_llm_limit_set_count(ngx_conf_t *cf,
 static char *ngx_http_llm_limit_set_weight(ngx_conf_t *cf,
     ngx_http_llm_limit_args_t *args, ngx_str_t *value, void *slot);
 static char *ngx_http_llm_limit_set_redis(ngx_conf_t *cf,
+    ngx_http_llm_limit_args_t *args, ngx_str_t *value, void *slot);
+static char *ngx_http_llm_limit_set_lease(ngx_conf_t *cf,
     ngx_http_llm_limit_args_t *args, ngx_str_t *value, void *slot);
 static char *ngx_http_llm_limit_variable(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_complex_value_t **cv);
@@ -153,6 +156,11 @@ static ngx_http_llm_limit_param_t  ngx_http_llm_limit_params[] = {
       NGX_HTTP_LLM_PARAM_REDIS,
       ngx_http_llm_limit_set_redis,
       offsetof(ngx_http_llm_limit_zone_t, redis_name) },
+
+    { ngx_string("lease="),
+      NGX_HTTP_LLM_PARAM_LEASE,
+      ngx_http_llm_limit_set_lease,
+      offsetof(ngx_http_llm_limit_zone_t, lease_percent) },
 
     { ngx_null_string, 0, NULL, 0 }
 };
@@ -309,6 +317,11 @@ ngx_http_llm_limit_zone_check(ngx_conf_t *cf, ngx_command_t *cmd,
                && !(given & NGX_HTTP_LLM_PARAM_REQUESTS))
     {
         needs = "has \"requests_burst\" parameter without \"requests\"";
+
+    } else if ((given & NGX_HTTP_LLM_PARAM_LEASE)
+               && !(given & NGX_HTTP_LLM_PARAM_REDIS))
+    {
+        needs = "has \"lease\" parameter without \"redis\"";
 
     } else if (args->count == NGX_HTTP_LLM_COUNT_PROMPT
                && (given & (NGX_HTTP_LLM_PARAM_COMPLETION
@@ -532,6 +545,26 @@ ngx_http_llm_limit_set_redis(ngx_conf_t *cf, ngx_http_llm_limit_args_t *args,
     }
 
     *name = *value;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_llm_limit_set_lease(ngx_conf_t *cf, ngx_http_llm_limit_args_t *args,
+    ngx_str_t *value, void *slot)
+{
+    ngx_int_t  *percent = slot;
+
+    *percent = NGX_ERROR;
+
+    if (value->len && value->data[value->len - 1] == '%') {
+        *percent = ngx_atoi(value->data, value->len - 1);
+    }
+
+    if (*percent < 1 || *percent > 50) {
+        return "1% to 50%";
+    }
 
     return NGX_CONF_OK;
 }

@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm_account.h"
+#include "ngx_http_llm_block.h"
 #include "ngx_http_llm_charge.h"
 #include "ngx_http_llm_relay.h"
 #include "ngx_http_llm_wait.h"
@@ -72,6 +73,7 @@ ngx_http_llm_share_begin(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         }
 
         charge->takes[i].elsewhere = 1;
+        charge->takes[i].lease = lz->lease_percent;
 
         part = &charge->parts[i];
 
@@ -160,6 +162,17 @@ ngx_http_llm_share_ask(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         }
 
         take = share->take;
+
+        if (take->lease) {
+            ngx_http_llm_block_look(charge->parts[i].zone, take->digest);
+        }
+
+        /* from here on it is the zone's, as the budgets of others are */
+
+        if (take->leased) {
+            charge->parts[i].share = NULL;
+            continue;
+        }
 
         share->call = ngx_http_llm_redis_reserve(&share->charge, take->costs,
                                                  take->wait_ns, &facts,

@@ -5,6 +5,7 @@
  */
 
 
+#include "ngx_http_llm_block.h"
 #include "ngx_http_llm_charge.h"
 #include "ngx_http_llm_share.h"
 
@@ -95,6 +96,14 @@ ngx_http_llm_share_bind(ngx_conf_t *cf, ngx_http_llm_main_conf_t *lmcf)
             return NGX_ERROR;
         }
 
+        if (lz->lease_percent && ngx_http_llm_redis_has_policy(lz->redis)) {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "\"lease\" of llm_limit_zone \"%V\" does not go "
+                          "with \"script\" of llm_redis \"%V\", which is "
+                          "asked for each request", name, &lz->redis_name);
+            return NGX_ERROR;
+        }
+
         /* it is a part of keys, in which braces have a meaning */
 
         if (name->len > NGX_HTTP_LLM_SHARE_NAME
@@ -145,6 +154,8 @@ ngx_http_llm_share_init_process(ngx_cycle_t *cycle)
         }
     }
 
+    ngx_http_llm_block_init_process(cycle);
+
     return NGX_OK;
 }
 
@@ -163,6 +174,7 @@ ngx_http_llm_share_exit_process(ngx_cycle_t *cycle)
     }
 
     ngx_http_llm_share_end_all();
+    ngx_http_llm_block_exit_process(lmcf);
 
     redises = lmcf->redises.elts;
 

@@ -163,18 +163,20 @@ ngx_http_llm_redis_reserve(const ngx_http_llm_redis_charge_t *charge,
 {
     return ngx_http_llm_redis_ask(
                ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_RESERVE, charge,
-                                          wait_ns / 1000, costs, facts),
+                                          wait_ns / 1000, costs, NULL,
+                                          facts),
                handler, data);
 }
 
 
 ngx_http_llm_redis_call_t *
 ngx_http_llm_redis_lease(const ngx_http_llm_redis_charge_t *charge,
-    const int64_t *costs, ngx_http_llm_redis_pt handler, void *data)
+    const int64_t *wants, const int64_t *debts, ngx_http_llm_redis_pt handler,
+    void *data)
 {
     return ngx_http_llm_redis_ask(
                ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_LEASE, charge, 0,
-                                          costs, NULL),
+                                          wants, debts, NULL),
                handler, data);
 }
 
@@ -246,7 +248,7 @@ ngx_http_llm_redis_settle(const ngx_http_llm_redis_charge_t *charge,
     ngx_http_llm_redis_call_t  *call;
 
     call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_SETTLE, charge, 0,
-                                      costs, NULL);
+                                      costs, NULL, NULL);
 
     if (call && ngx_http_llm_redis_send(call) != NGX_OK) {
         ngx_http_llm_redis_store(call);
@@ -256,18 +258,12 @@ ngx_http_llm_redis_settle(const ngx_http_llm_redis_charge_t *charge,
 
 void
 ngx_http_llm_redis_return(const ngx_http_llm_redis_charge_t *charge,
-    const int64_t *costs)
+    const int64_t *wants, const int64_t *debts)
 {
-    int64_t                     backs[NGX_HTTP_LLM_REDIS_BUDGETS];
-    ngx_uint_t                  b;
     ngx_http_llm_redis_call_t  *call;
 
-    for (b = 0; b < NGX_HTTP_LLM_REDIS_BUDGETS; b++) {
-        backs[b] = -costs[b];
-    }
-
     call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_LEASE, charge, 0,
-                                      backs, NULL);
+                                      wants, debts, NULL);
     if (call == NULL) {
         return;
     }
@@ -288,7 +284,7 @@ ngx_http_llm_redis_give_up(const ngx_http_llm_redis_charge_t *charge)
     ngx_http_llm_redis_call_t  *call;
 
     call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_SETTLE, charge, 1,
-                                      ngx_http_llm_redis_nothing, NULL);
+                                      ngx_http_llm_redis_nothing, NULL, NULL);
 
     if (call && ngx_http_llm_redis_send(call) != NGX_OK) {
         ngx_http_llm_redis_store(call);

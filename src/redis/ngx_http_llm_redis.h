@@ -153,11 +153,14 @@ ngx_http_llm_redis_call_t *ngx_http_llm_redis_reserve(
     int64_t wait_ns, const ngx_http_llm_redis_facts_t *facts,
     ngx_http_llm_redis_pt handler, void *data);
 
-/* a block of tokens: as much of costs as is there; no wait, no policy */
+/*
+ * A block of tokens: of wants as much as is there, of debts all; no wait, no
+ * policy.
+ */
 
 ngx_http_llm_redis_call_t *ngx_http_llm_redis_lease(
-    const ngx_http_llm_redis_charge_t *charge, const int64_t *costs,
-    ngx_http_llm_redis_pt handler, void *data);
+    const ngx_http_llm_redis_charge_t *charge, const int64_t *wants,
+    const int64_t *debts, ngx_http_llm_redis_pt handler, void *data);
 
 /* more tokens for a charge, as ngx_http_llm_zone_raise() */
 
@@ -174,10 +177,10 @@ void ngx_http_llm_redis_forget(ngx_http_llm_redis_call_t *call);
 void ngx_http_llm_redis_settle(const ngx_http_llm_redis_charge_t *charge,
     const int64_t *costs);
 
-/* gives back what is left of a lease */
+/* gives back what is left of a lease: wants are below 0 */
 
 void ngx_http_llm_redis_return(const ngx_http_llm_redis_charge_t *charge,
-    const int64_t *costs);
+    const int64_t *wants, const int64_t *debts);
 
 
 #endif /* _NGX_HTTP_LLM_REDIS_H_INCLUDED_ */

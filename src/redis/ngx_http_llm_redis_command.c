@@ -47,7 +47,8 @@ static ngx_http_llm_redis_call_t *ngx_http_llm_redis_line_end(
 ngx_http_llm_redis_call_t *
 ngx_http_llm_redis_command(ngx_http_llm_redis_script_e script,
     const ngx_http_llm_redis_charge_t *charge, int64_t second,
-    const int64_t *costs, const ngx_http_llm_redis_facts_t *facts)
+    const int64_t *costs, const int64_t *debts,
+    const ngx_http_llm_redis_facts_t *facts)
 {
     u_char                     digest[2 * NGX_HTTP_LLM_REDIS_DIGEST];
     ngx_uint_t                 b;
@@ -63,6 +64,10 @@ ngx_http_llm_redis_command(ngx_http_llm_redis_script_e script,
     }
 
     ngx_http_llm_redis_line_number(&line, -1);
+
+    for (b = 0; debts && b < NGX_HTTP_LLM_REDIS_BUDGETS; b++) {
+        ngx_http_llm_redis_line_number(&line, debts[b]);
+    }
 
     if (script == NGX_HTTP_LLM_REDIS_RESERVE && charge->redis->policy) {
         ngx_hex_dump(digest, (u_char *) charge->digest,

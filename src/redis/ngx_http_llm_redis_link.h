@@ -317,7 +317,8 @@ void ngx_http_llm_redis_call_free(ngx_http_llm_redis_call_t *call);
 ngx_http_llm_redis_call_t *ngx_http_llm_redis_command(
     ngx_http_llm_redis_script_e script,
     const ngx_http_llm_redis_charge_t *charge, int64_t second,
-    const int64_t *costs, const ngx_http_llm_redis_facts_t *facts);
+    const int64_t *costs, const int64_t *debts,
+    const ngx_http_llm_redis_facts_t *facts);
 ngx_http_llm_redis_call_t *ngx_http_llm_redis_command_raise(
     const ngx_http_llm_redis_charge_t *charge, int64_t need, int64_t least,
     int64_t most);

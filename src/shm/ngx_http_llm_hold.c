@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm_hold.h"
+#include "ngx_http_llm_lease.h"
 
 
 _Static_assert(sizeof(ngx_http_llm_hold_t) <= NGX_HTTP_LLM_KEY_CHUNK,
@@ -66,6 +67,15 @@ ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
     ngx_shmtx_lock(&zone->shpool->mutex);
 
     key = hold->key;
+
+    if (hold->budgets == NGX_HTTP_LLM_HOLD_LEASED) {
+        ngx_http_llm_lease_raise_locked(zone, key->digest, raise, now_ns);
+        hold->costs[NGX_HTTP_LLM_TOKENS] += raise->need + raise->ahead;
+
+        ngx_shmtx_unlock(&zone->shpool->mutex);
+        return;
+    }
+
     bucket = &key->buckets[NGX_HTTP_LLM_TOKENS];
 
     rate.tokens = key->speeds[NGX_HTTP_LLM_TOKENS].tokens;
@@ -194,6 +204,12 @@ ngx_http_llm_hold_end_locked(ngx_http_llm_zone_t *zone,
     moved = 0;
 
     ngx_http_llm_queue_leave_locked(hold);
+
+    if (hold->budgets == NGX_HTTP_LLM_HOLD_LEASED && costs) {
+        ngx_http_llm_lease_settle_locked(zone, key->digest, hold->costs,
+                                         costs);
+        costs = NULL;
+    }
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
 

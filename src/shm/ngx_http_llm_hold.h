@@ -19,6 +19,10 @@
 #include "ngx_http_llm_queue.h"
 
 
+/* of its budgets: they are a lease's */
+#define NGX_HTTP_LLM_HOLD_LEASED  0x8000
+
+
 /* costs of a request that did not happen */
 
 extern const int64_t  ngx_http_llm_hold_nothing[NGX_HTTP_LLM_BUDGETS];

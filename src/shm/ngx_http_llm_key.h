@@ -20,7 +20,7 @@
 
 
 /* of all that lies in a zone: keys, holds, and what holds them */
-#define NGX_HTTP_LLM_ZONE_VERSION  3
+#define NGX_HTTP_LLM_ZONE_VERSION  4
 
 /* models whose answers a key remembers */
 #define NGX_HTTP_LLM_KEY_MODELS    4
@@ -79,6 +79,9 @@ struct ngx_http_llm_zone_sh_s {
     ngx_queue_t             lru;
 
     ngx_queue_t             holds;
+
+    /* NULL: there has been none */
+    ngx_http_llm_leases_t  *leases;
 
     /* chunks of former holds, for new ones and for keys; linked by first */
     void                   *free;

@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm_hold.h"
+#include "ngx_http_llm_lease.h"
 
 
 static ngx_int_t ngx_http_llm_zone_init(ngx_shm_zone_t *shm_zone, void *data);
@@ -219,6 +220,7 @@ ngx_http_llm_zone_look_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     ngx_http_llm_key_t  *key;
 
     take->hold = NULL;
+    take->leased = 0;
     take->refused = 0;
     take->moved = 0;
     take->note = NGX_HTTP_LLM_ZONE_SILENT;
@@ -320,6 +322,13 @@ ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
         }
     }
 
+    if (take->elsewhere && take->lease
+        && ngx_http_llm_lease_take_locked(take, now_ns))
+    {
+        hold->budgets = NGX_HTTP_LLM_HOLD_LEASED;
+        take->leased = 1;
+    }
+
     take->start_ns = 0;
 
     if (take->delay_ns[NGX_HTTP_LLM_TOKENS] > 0
@@ -358,6 +367,11 @@ ngx_http_llm_zone_report_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     key = take->key;
 
     if (key == NULL) {
+        return;
+    }
+
+    if (take->leased) {
+        ngx_http_llm_lease_report_locked(take, now_ns);
         return;
     }
 

@@ -45,6 +45,7 @@
 typedef struct ngx_http_llm_zone_sh_s  ngx_http_llm_zone_sh_t;
 typedef struct ngx_http_llm_key_s      ngx_http_llm_key_t;
 typedef struct ngx_http_llm_hold_s     ngx_http_llm_hold_t;
+typedef struct ngx_http_llm_leases_s   ngx_http_llm_leases_t;
 
 
 /* a zone as one cycle sees it; the first member of shm_zone->data */
@@ -115,6 +116,9 @@ typedef struct {
      */
     ngx_uint_t                  elsewhere;
 
+    /* of those: may be taken from a lease that this machine has */
+    ngx_uint_t                  lease;
+
     /* results: what is, or would have to be, taken of each budget */
     int64_t                     costs[NGX_HTTP_LLM_BUDGETS];
 
@@ -141,6 +145,9 @@ typedef struct {
 
     /* a new rate: somebody who sleeps has another time */
     unsigned                    moved:1;
+
+    /* it has been */
+    unsigned                    leased:1;
 } ngx_http_llm_take_t;
 
 
