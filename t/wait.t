@@ -18,6 +18,7 @@ use Socket qw( SOL_SOCKET SO_LINGER );
 
 use LlmTest;
 use LlmClient;
+use LlmH2;
 use LlmNginx;
 use Time::HiRes qw( sleep time );
 
@@ -207,23 +208,17 @@ sub left_by_reset_of_a_stream {
 
     ask()->finish;
 
-    $sock = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
-                                  PeerPort => $PortH2, Proto => 'tcp')
-        or die "connect to port $PortH2: $!\n";
-
-    $sock->syswrite("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" . frame(4, 0, 0));
-    $sock->syswrite(request_frames(1));
+    $sock = LlmH2::connect($PortH2);
+    $sock->syswrite(h2_request(1));
     await(sub { requests() == 2 });
 
-    # RST_STREAM with CANCEL
-
-    $sock->syswrite(frame(3, 0, 1, pack('N', 8)));
+    $sock->syswrite(LlmH2::cancel(1));
     @lines = grep { $_->{limit} eq 'DELAYED' } logged(2);
 
     is($lines[0]{end}, 'client_abort', 'stream reset: seen at once');
     cmp_ok($lines[0]{wait}, '<', 1.5, 'stream reset: in its sleep');
 
-    $sock->syswrite(request_frames(3));
+    $sock->syswrite(h2_request(3));
     @lines = grep { $_->{limit} eq 'DELAYED' } logged(3);
 
     is($lines[1]{end}, 'done', 'stream reset: the next one is served');
@@ -234,38 +229,11 @@ sub left_by_reset_of_a_stream {
 }
 
 
-# length, type, flags, stream: RFC 9113, 4.1
-
-sub frame {
-    my ($type, $flags, $stream, $payload) = @_;
-
-    $payload //= '';
-
-    return substr(pack('N', length $payload), 1)
-           . pack('CCN', $type, $flags, $stream) . $payload;
-}
-
-
-# HEADERS of literals that are not indexed (RFC 7541, 6.2.2), and DATA
-
-sub request_frames {
+sub h2_request {
     my ($stream) = @_;
-    my ($body, $fields, @fields);
 
-    $body = sprintf $Body, 100;
-
-    @fields = (':method' => 'POST', ':scheme' => 'http',
-               ':path' => '/v1/chat/completions', ':authority' => 'localhost',
-               'content-type' => 'application/json',
-               'x-llm-sim' => 'tokens=100');
-
-    $fields = '';
-
-    while (my ($name, $value) = splice @fields, 0, 2) {
-        $fields .= "\0" . pack('C/a*C/a*', $name, $value);
-    }
-
-    return frame(1, 4, $stream, $fields) . frame(0, 1, $stream, $body);
+    return LlmH2::request($stream, sprintf($Body, 100),
+                          'x-llm-sim' => 'tokens=100');
 }
 
 
