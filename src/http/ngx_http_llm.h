@@ -32,6 +32,7 @@ typedef struct ngx_http_llm_charge_s    ngx_http_llm_charge_t;
 typedef struct ngx_http_llm_exchange_s  ngx_http_llm_exchange_t;
 typedef struct ngx_http_llm_gate_s      ngx_http_llm_gate_t;
 typedef struct ngx_http_llm_relay_s     ngx_http_llm_relay_t;
+typedef struct ngx_http_llm_turn_s      ngx_http_llm_turn_t;
 typedef struct ngx_http_llm_wait_s      ngx_http_llm_wait_t;
 
 
@@ -39,6 +40,7 @@ typedef struct ngx_http_llm_wait_s      ngx_http_llm_wait_t;
 #include "ngx_http_llm_error.h"
 #include "ngx_http_llm_limit.h"
 #include "ngx_http_llm_pace.h"
+#include "ngx_http_llm_turn.h"
 
 
 /* how a request ended: $llm_end */
@@ -98,6 +100,9 @@ typedef struct {
     /* learned ratios, by model */
     ngx_shm_zone_t             *models;
 
+    /* the queues of llm_queue; NULL where no upstream has one */
+    ngx_shm_zone_t             *lines;
+
     /* some location has llm_stream on: the filters are needed */
     ngx_uint_t                  enabled;
 } ngx_http_llm_main_conf_t;
@@ -105,6 +110,7 @@ typedef struct {
 
 typedef struct {
     ngx_http_llm_balancer_conf_t  balancer;
+    ngx_http_llm_turn_conf_t      turn;
 } ngx_http_llm_srv_conf_t;
 
 
@@ -175,6 +181,9 @@ struct ngx_http_llm_ctx_s {
 
     /* it sleeps ahead of upstream; NULL: it does not */
     ngx_http_llm_wait_t        *wait;
+
+    /* its seat at an upstream with a queue; NULL where there is none */
+    ngx_http_llm_turn_t        *turn;
 
     /* the exchange with upstream; NULL before there is one */
     ngx_http_llm_exchange_t    *exchange;

@@ -65,6 +65,10 @@ ngx_http_llm_balancer_init_peer(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
+    if (ngx_http_llm_turn_find(r, &lscf->turn, &lp->turn) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     r->upstream->peer.data = &lp->rrp;
 
     if (ngx_http_upstream_init_round_robin_peer(r, us) != NGX_OK) {
@@ -112,6 +116,15 @@ ngx_http_llm_balancer_get(ngx_peer_connection_t *pc, void *data)
     pc->cached = 0;
     pc->connection = NULL;
 
+    if (lp->turn && ngx_http_llm_turn_take(lp->turn) != NGX_OK) {
+        pc->name = lp->rrp.peers->name;
+
+        ngx_log_debug1(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                       "llm balancer: others wait for \"%V\"", pc->name);
+
+        return NGX_BUSY;
+    }
+
     for ( ;; ) {
         peers = lp->rrp.peers;
 
@@ -138,6 +151,10 @@ ngx_http_llm_balancer_get(ngx_peer_connection_t *pc, void *data)
                        "llm balancer: no server in \"%V\"", pc->name);
 
         return (rc == NGX_ERROR) ? NGX_ERROR : NGX_BUSY;
+    }
+
+    if (lp->turn) {
+        ngx_http_llm_turn_seat(lp->turn);
     }
 
     ngx_log_debug7(NGX_LOG_DEBUG_HTTP, pc->log, 0,
@@ -185,12 +202,8 @@ ngx_http_llm_balancer_get_locked(ngx_peer_connection_t *pc,
         lp->restarted = 0;
     }
 
-    if (lp->list->slots == NULL || lp->list->generation != generation) {
-        if (ngx_http_llm_balancer_update_list(lp, pc->log) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-        lp->list->generation = generation;
+    if (ngx_http_llm_balancer_update_list(lp, pc->log) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     /* two workers must not both take the last place under max_conns */
@@ -272,6 +285,10 @@ ngx_http_llm_balancer_free(ngx_peer_connection_t *pc, void *data,
     slot = lp->slot;
     out = peer->max_fails && peer->fails >= peer->max_fails;
 
+    if (lp->turn) {
+        ngx_http_llm_turn_rise(lp->turn, state);
+    }
+
     ngx_http_llm_balancer_leave(lp, failed);
 
     ngx_http_upstream_free_round_robin_peer(pc, &lp->rrp, state);
@@ -280,6 +297,10 @@ ngx_http_llm_balancer_free(ngx_peer_connection_t *pc, void *data,
 
     if (out && peer->fails == 0 && slot != NGX_HTTP_LLM_INFLIGHT_NONE) {
         ngx_http_llm_inflight_recovered(slot);
+    }
+
+    if (lp->turn) {
+        ngx_http_llm_turn_free(lp->turn);
     }
 }
 

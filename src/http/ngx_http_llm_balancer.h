@@ -55,6 +55,9 @@ typedef struct {
 
     /* some server has max_conns */
     unsigned                      limited:1;
+
+    /* some server is named twice */
+    unsigned                      doubled:1;
 } ngx_http_llm_balancer_list_t;
 
 
@@ -78,6 +81,26 @@ typedef struct {
     ngx_uint_t                    enabled;
 } ngx_http_llm_balancer_conf_t;
 
+
+typedef struct {
+    /* that are free now; as many as can be where some server has no limit */
+    ngx_uint_t                    free;
+
+    /* there is a server that is not down, nor out after failures */
+    unsigned                      live:1;
+
+    /* all of those have max_conns */
+    unsigned                      limited:1;
+} ngx_http_llm_seats_t;
+
+
+/*
+ * What a new request would find at the servers of an upstream, backups too:
+ * a seat is one request in flight that max_conns still allows.
+ */
+
+void ngx_http_llm_balancer_seats(ngx_http_upstream_srv_conf_t *us,
+    ngx_http_llm_seats_t *seats);
 
 /* llm_least_inflight [cost=requests|tokens] [affinity=$var] [bound=N] */
 

@@ -269,19 +269,26 @@ ngx_http_llm_balancer_usable(ngx_http_upstream_rr_peer_data_t *rrp,
         return 0;
     }
 
-    /* the only server is tried again, whatever it did */
-
-    if (rrp->peers->single) {
-        return 1;
-    }
-
     mask = (uintptr_t) 1 << index % (8 * sizeof(uintptr_t));
 
-    if (rrp->tried[index / (8 * sizeof(uintptr_t))] & mask) {
+    if (!rrp->peers->single
+        && rrp->tried[index / (8 * sizeof(uintptr_t))] & mask)
+    {
         return 0;
     }
 
-    return peer->max_fails == 0
+    return ngx_http_llm_balancer_healthy(rrp->peers, peer);
+}
+
+
+/* the only server is tried again, whatever it did */
+
+ngx_uint_t
+ngx_http_llm_balancer_healthy(ngx_http_upstream_rr_peers_t *peers,
+    ngx_http_upstream_rr_peer_t *peer)
+{
+    return peers->single
+           || peer->max_fails == 0
            || peer->fails < peer->max_fails
            || ngx_time() - peer->checked > peer->fail_timeout;
 }

@@ -21,6 +21,10 @@ ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp, ngx_log_t *log)
 
     list = lp->list;
 
+    if (list->slots && list->generation == lp->rrp.config) {
+        return NGX_OK;
+    }
+
     for (peer = lp->rrp.peers->peer, n = 0; peer; peer = peer->next) {
         n++;
     }
@@ -39,6 +43,7 @@ ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp, ngx_log_t *log)
     servers = &slots[n + 1];
 
     list->limited = 0;
+    list->doubled = 0;
 
     for (peer = lp->rrp.peers->peer, i = 0; i < n; peer = peer->next, i++) {
         slots[i] = ngx_http_llm_inflight_hold(lp->conf->zone,
@@ -49,6 +54,10 @@ ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp, ngx_log_t *log)
 
         if (peer->max_conns) {
             list->limited = 1;
+        }
+
+        if (ngx_http_llm_balancer_find_slot(slots, i, slots[i])) {
+            list->doubled = 1;
         }
     }
 
@@ -61,12 +70,29 @@ ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp, ngx_log_t *log)
     list->slots = slots;
     list->servers = servers;
     list->nslots = n;
+    list->generation = lp->rrp.config;
 
     ngx_log_debug3(NGX_LOG_DEBUG_HTTP, log, 0,
                    "llm balancer: %ui servers in \"%V\", generation:%ui",
                    n, lp->rrp.peers->name, lp->rrp.config);
 
     return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_llm_balancer_find_slot(const uint32_t *slots, ngx_uint_t n,
+    uint32_t slot)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < n; i++) {
+        if (slots[i] == slot && slot != NGX_HTTP_LLM_INFLIGHT_NONE) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

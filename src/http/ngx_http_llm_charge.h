@@ -107,6 +107,9 @@ struct ngx_http_llm_charge_s {
     /* weighted tokens, the most that any zone took */
     int64_t                      reserved;
 
+    /* a hash of the keys of all parts */
+    uint64_t                     identity;
+
     /* slept before the request was sent on */
     ngx_msec_t                   wait_ms;
 

@@ -195,7 +195,9 @@ ngx_http_llm_install(ngx_conf_t *cf)
 
     lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_stream_module);
 
-    if (ngx_http_llm_share_bind(cf, lmcf) != NGX_OK) {
+    if (ngx_http_llm_share_bind(cf, lmcf) != NGX_OK
+        || ngx_http_llm_turn_check(cf) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -254,6 +256,10 @@ ngx_http_llm_init_process(ngx_cycle_t *cycle)
         return NGX_ERROR;
     }
 
+    if (ngx_http_llm_turn_init_process(cycle) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     if (ngx_http_llm_limit_init_process(cycle) != NGX_OK) {
         return NGX_ERROR;
     }
@@ -279,6 +285,7 @@ ngx_http_llm_process_gone(ngx_pid_t pid)
 {
     ngx_http_llm_limit_process_gone(pid);
     ngx_http_llm_live_process_gone((ngx_cycle_t *) ngx_cycle, pid);
+    ngx_http_llm_turn_process_gone(pid);
 }
 
 
@@ -286,6 +293,7 @@ void
 ngx_http_llm_exit_process(ngx_cycle_t *cycle)
 {
     ngx_http_llm_live_process_gone(cycle, ngx_pid);
+    ngx_http_llm_turn_exit_process(cycle);
     ngx_http_llm_limit_exit_process(cycle);
     ngx_http_llm_share_exit_process(cycle);
     ngx_http_llm_balancer_exit_process(cycle);

@@ -21,6 +21,7 @@
 
 
 static ngx_int_t ngx_http_llm_exchange_handler(ngx_http_request_t *r);
+static void ngx_http_llm_exchange_start(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_exchange_hook(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_exchange_create(ngx_http_request_t *r);
@@ -83,14 +84,28 @@ ngx_http_llm_exchange_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    if (ngx_http_llm_exchange_hook(r, ctx) != NGX_OK) {
+    rc = ngx_http_llm_turn_await(r, ctx, ngx_http_llm_exchange_start);
+
+    if (rc == NGX_DECLINED) {
+        ngx_http_llm_exchange_start(r);
+
+    } else if (rc != NGX_AGAIN) {
+        ngx_http_finalize_request(r, rc);
+    }
+
+    return NGX_DONE;
+}
+
+
+static void
+ngx_http_llm_exchange_start(ngx_http_request_t *r)
+{
+    if (ngx_http_llm_exchange_hook(r, ngx_http_llm_find_ctx(r)) != NGX_OK) {
         ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
-        return NGX_DONE;
+        return;
     }
 
     ngx_http_upstream_init(r);
-
-    return NGX_DONE;
 }
 
 

@@ -45,6 +45,8 @@ ngx_http_llm_exchange_finalize(ngx_http_request_t *r, ngx_int_t rc)
 
     ex->finalize_request(r, rc);
 
+    ngx_http_llm_turn_end(ctx);
+
     /* X-Accel-Redirect: another location goes on */
 
     if (rc == NGX_DECLINED) {

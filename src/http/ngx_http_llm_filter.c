@@ -91,8 +91,16 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
         r->aio = 0;
     }
 
-    if (ngx_http_llm_limit_add_headers(r, ctx) != NGX_OK) {
+    if (ngx_http_llm_limit_add_headers(r, ctx) != NGX_OK
+        || ngx_http_llm_turn_add_headers(r, ctx) != NGX_OK)
+    {
         return NGX_ERROR;
+    }
+
+    /* what the cache answers needs no place at a server */
+
+    if (ngx_http_llm_is_cached(r)) {
+        ngx_http_llm_turn_end(ctx);
     }
 
     if (ngx_http_llm_error_header(r, ctx) == NGX_OK) {

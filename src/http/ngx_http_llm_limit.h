@@ -159,6 +159,10 @@ int64_t ngx_http_llm_limit_reserved(const ngx_http_llm_ctx_t *ctx);
 ngx_str_t ngx_http_llm_limit_zone_name(const ngx_http_llm_ctx_t *ctx);
 ngx_msec_t ngx_http_llm_limit_wait_ms(const ngx_http_llm_ctx_t *ctx);
 
+/* a hash of all its keys: who shares all budgets; 0 where there is no charge */
+
+uint64_t ngx_http_llm_limit_identity(const ngx_http_llm_ctx_t *ctx);
+
 /* llm_limit_zone, llm_limit, what other directives' tables name; merging */
 
 char *ngx_http_llm_limit_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd,

@@ -132,3 +132,10 @@ ngx_http_llm_limit_wait_ms(const ngx_http_llm_ctx_t *ctx)
 {
     return ctx->charge ? ctx->charge->wait_ms : 0;
 }
+
+
+uint64_t
+ngx_http_llm_limit_identity(const ngx_http_llm_ctx_t *ctx)
+{
+    return ctx->charge ? ctx->charge->identity : 0;
+}

@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm_charge.h"
+#include "ngx_llm_hash.h"
 
 
 static ngx_http_llm_take_t *ngx_http_llm_limit_tightest(
@@ -26,6 +27,10 @@ ngx_http_llm_limit_record(ngx_http_llm_charge_t *charge,
     charge->nparts = n;
 
     for (i = 0; i < n; i++) {
+        charge->identity = ngx_llm_hash(takes[i].digest,
+                                        NGX_HTTP_LLM_KEY_DIGEST,
+                                        charge->identity);
+
         charge->parts[i].zone = (ngx_http_llm_limit_zone_t *) takes[i].zone;
         charge->parts[i].hold = takes[i].hold;
         charge->parts[i].start_ns = takes[i].start_ns;

@@ -42,6 +42,9 @@ struct ngx_http_llm_peer_data_s {
     /* the prompt's tokens where they count, or 0 */
     uint32_t                           prompt;
 
+    /* its seat, where the upstream has a queue; or NULL */
+    ngx_http_llm_turn_t               *turn;
+
     /* where this request is counted in flight now, or _NONE */
     uint32_t                           slot;
 
@@ -131,11 +134,21 @@ void ngx_http_llm_balancer_keep_place(ngx_http_llm_peer_data_t *lp,
 void ngx_http_llm_balancer_leave(ngx_http_llm_peer_data_t *lp,
     ngx_uint_t failed);
 
-/* the servers' slots are searched for once, not for each request */
+/* not out after failures */
+
+ngx_uint_t ngx_http_llm_balancer_healthy(ngx_http_upstream_rr_peers_t *peers,
+    ngx_http_upstream_rr_peer_t *peer);
+
+/* the servers' slots are searched for when the list is new, or changed */
 
 ngx_int_t ngx_http_llm_balancer_update_list(ngx_http_llm_peer_data_t *lp,
     ngx_log_t *log);
 void ngx_http_llm_balancer_drop_list(ngx_http_llm_balancer_list_t *list);
+
+/* one of the first n slots is this one */
+
+ngx_uint_t ngx_http_llm_balancer_find_slot(const uint32_t *slots,
+    ngx_uint_t n, uint32_t slot);
 
 
 #endif /* _NGX_HTTP_LLM_PEER_H_INCLUDED_ */

@@ -45,7 +45,8 @@ typedef enum {
 typedef enum {
     NGX_HTTP_LLM_VAR_FIRST_TOKEN = 0,
     NGX_HTTP_LLM_VAR_TOKEN,
-    NGX_HTTP_LLM_VAR_LIMIT_WAIT
+    NGX_HTTP_LLM_VAR_LIMIT_WAIT,
+    NGX_HTTP_LLM_VAR_QUEUE_WAIT
 } ngx_http_llm_time_e;
 
 
@@ -139,6 +140,9 @@ static ngx_http_variable_t  ngx_http_llm_vars[] = {
 
     { ngx_string("llm_limit_wait"), NULL, ngx_http_llm_time_variable,
       NGX_HTTP_LLM_VAR_LIMIT_WAIT, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("llm_queue_wait"), NULL, ngx_http_llm_time_variable,
+      NGX_HTTP_LLM_VAR_QUEUE_WAIT, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
       ngx_http_null_variable
 };
@@ -509,6 +513,14 @@ ngx_http_llm_time(ngx_http_llm_ctx_t *ctx, ngx_http_llm_time_e which,
         }
 
         *time_ms = ngx_http_llm_limit_wait_ms(ctx);
+        return NGX_OK;
+
+    case NGX_HTTP_LLM_VAR_QUEUE_WAIT:
+        if (ctx->turn == NULL) {
+            return NGX_DECLINED;
+        }
+
+        *time_ms = ctx->turn->wait_ms;
         return NGX_OK;
     }
 
