@@ -638,3 +638,37 @@ answer cut, zone "t"
 end: limit_cut
 limit_zone: t
 completion_tokens: /10[0-3]/
+
+
+
+=== TEST 28: pace: what others give back lets a stream go on at once
+--- http_config eval: "$::Zone tokens=10/s burst=600;"
+--- location
+llm_limit zone=t overrun=pace;
+--- request
+GET /up
+--- error_code: 404
+--- error_log: answer paced
+--- live eval
+sub {
+    my ($name) = @_;
+    my $ask = '{"model":"sim","stream":true,"max_tokens":MOST,"messages":'
+              . '[{"role":"user","content":"hello"}]}';
+    my $other = main::client('tokens=1; ttft=1500',
+                             body => $ask =~ s/MOST/550/r);
+    my $client;
+
+    Time::HiRes::sleep(0.2);
+    $client = main::client('tokens=1; words=2000',
+                           body => $ask =~ s/MOST/10/r);
+
+    LlmClient::await_end($client, $other);
+
+    # some 40 s otherwise
+
+    main::ok($client->complete, "$name - whole");
+    main::cmp_ok($client->{seconds}, '>', 1, "$name - it paused");
+    main::cmp_ok($client->{seconds}, '<', 4, "$name - not for long");
+}
+--- log
+end: done

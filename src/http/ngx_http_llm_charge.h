@@ -86,6 +86,10 @@ typedef struct {
     /* what the overrun does, and how far it may go before that; set by it */
     ngx_http_llm_overrun_e       overrun;
     int64_t                      slack;
+
+    /* of a paced stream: what its last step was told, and when it goes on */
+    ngx_http_llm_raise_t         raise;
+    int64_t                      ready_ns;
 } ngx_http_llm_part_t;
 
 

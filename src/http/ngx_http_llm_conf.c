@@ -13,6 +13,7 @@
 #include "ngx_http_llm_inspect.h"
 #include "ngx_http_llm_live.h"
 #include "ngx_http_llm_model.h"
+#include "ngx_http_llm_overrun.h"
 #include "ngx_http_llm_share.h"
 #include "ngx_http_llm_wait.h"
 
@@ -250,6 +251,7 @@ ngx_http_llm_init_process(ngx_cycle_t *cycle)
     }
 
     ngx_http_llm_wait_init_process();
+    ngx_http_llm_overrun_init_process();
     ngx_http_llm_live_init_process();
 
     if (ngx_http_llm_bell_init_process(cycle, ngx_http_llm_hear) != NGX_OK) {
@@ -274,6 +276,7 @@ static void
 ngx_http_llm_hear(ngx_event_t *ev)
 {
     ngx_http_llm_wait_hear();
+    ngx_http_llm_overrun_hear();
     ngx_http_llm_live_hear();
 }
 

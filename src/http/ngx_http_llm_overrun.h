@@ -70,5 +70,10 @@ typedef struct {
 ngx_http_llm_overrun_rc_e ngx_http_llm_overrun_look(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, unsigned bits);
 
+/* the bell: tokens came back, and streams that pause may go on earlier */
+
+void ngx_http_llm_overrun_init_process(void);
+void ngx_http_llm_overrun_hear(void);
+
 
 #endif /* _NGX_HTTP_LLM_OVERRUN_H_INCLUDED_ */

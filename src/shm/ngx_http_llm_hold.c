@@ -13,6 +13,10 @@ _Static_assert(sizeof(ngx_http_llm_hold_t) <= NGX_HTTP_LLM_KEY_CHUNK,
                "a hold fits a chunk");
 
 
+static void ngx_http_llm_hold_rate(ngx_llm_rate_t *rate,
+    const ngx_http_llm_key_t *key, int64_t burst);
+
+
 const int64_t  ngx_http_llm_hold_nothing[NGX_HTTP_LLM_BUDGETS];
 
 
@@ -78,9 +82,7 @@ ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
 
     bucket = &key->buckets[NGX_HTTP_LLM_TOKENS];
 
-    rate.tokens = key->speeds[NGX_HTTP_LLM_TOKENS].tokens;
-    rate.period_ns = key->speeds[NGX_HTTP_LLM_TOKENS].period_ns;
-    rate.burst = raise->burst;
+    ngx_http_llm_hold_rate(&rate, key, raise->burst);
 
     level = ngx_llm_bucket_level(bucket, &rate, now_ns) - raise->need;
 
@@ -95,7 +97,52 @@ ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
     raise->ahead = ahead;
     raise->delay_ns = ngx_llm_bucket_delay(bucket, &rate, 0, now_ns);
 
+    if (raise->pauses && raise->delay_ns > 0) {
+        key->paced = 1;
+    }
+
+    raise->refunds = key->refunds;
+
     ngx_shmtx_unlock(&zone->shpool->mutex);
+}
+
+
+ngx_uint_t
+ngx_http_llm_zone_refunded(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_hold_t *hold, ngx_http_llm_raise_t *raise, int64_t now_ns)
+{
+    ngx_llm_rate_t       rate;
+    ngx_http_llm_key_t  *key;
+
+    key = hold->key;
+
+    if (key->refunds == raise->refunds) {
+        return 0;
+    }
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    ngx_http_llm_hold_rate(&rate, key, raise->burst);
+
+    raise->delay_ns = ngx_llm_bucket_delay(&key->buckets[NGX_HTTP_LLM_TOKENS],
+                                           &rate, 0, now_ns);
+    raise->refunds = key->refunds;
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    return 1;
+}
+
+
+/* of tokens */
+
+static void
+ngx_http_llm_hold_rate(ngx_llm_rate_t *rate, const ngx_http_llm_key_t *key,
+    int64_t burst)
+{
+    rate->tokens = key->speeds[NGX_HTTP_LLM_TOKENS].tokens;
+    rate->period_ns = key->speeds[NGX_HTTP_LLM_TOKENS].period_ns;
+    rate->burst = burst;
 }
 
 

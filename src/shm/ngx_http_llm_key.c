@@ -227,6 +227,7 @@ ngx_http_llm_key_release_locked(ngx_http_llm_zone_t *zone,
     ngx_http_llm_key_t *key)
 {
     if (--key->holds == 0) {
+        key->paced = 0;
         ngx_queue_insert_head(&zone->sh->lru, &key->queue);
     }
 }

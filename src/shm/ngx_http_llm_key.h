@@ -20,7 +20,7 @@
 
 
 /* of all that lies in a zone: keys, holds, and what holds them */
-#define NGX_HTTP_LLM_ZONE_VERSION  4
+#define NGX_HTTP_LLM_ZONE_VERSION  5
 
 /* models whose answers a key remembers */
 #define NGX_HTTP_LLM_KEY_MODELS    4
@@ -57,7 +57,11 @@ struct ngx_http_llm_key_s {
 
     u_char                  digest[NGX_HTTP_LLM_KEY_DIGEST];
 
-    uint32_t                holds;
+    uint32_t                holds:24;
+
+    /* streams pause for it; counts, in a circle, what was given back since */
+    uint32_t                paced:1;
+    uint32_t                refunds:7;
 
     /* buckets count time: what that is in tokens is said by the speeds */
     ngx_llm_bucket_t        buckets[NGX_HTTP_LLM_BUDGETS];

@@ -56,9 +56,13 @@ ngx_http_llm_queue_refund_locked(ngx_http_llm_key_t *key, ngx_uint_t budget,
     int64_t            floor_ns;
     ngx_llm_bucket_t  *bucket;
 
+    /* streams that pause look for themselves what it is to them */
+
+    key->refunds += key->paced;
+
     if (ngx_queue_empty(&key->queue)) {
         ngx_http_llm_key_charge(key, budget, -tokens, now_ns);
-        return 0;
+        return key->paced;
     }
 
     bucket = &key->buckets[budget];
@@ -70,7 +74,7 @@ ngx_http_llm_queue_refund_locked(ngx_http_llm_key_t *key, ngx_uint_t budget,
 
     bucket->tat_ns = ngx_max(bucket->tat_ns, floor_ns);
 
-    return ngx_http_llm_queue_move_locked(key, budget, now_ns);
+    return ngx_http_llm_queue_move_locked(key, budget, now_ns) | key->paced;
 }
 
 

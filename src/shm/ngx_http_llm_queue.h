@@ -72,8 +72,8 @@ int64_t ngx_http_llm_queue_start(const ngx_http_llm_hold_t *hold);
 
 /*
  * Gives tokens back that somebody held who is not, or no more, in the queue.
- * True: somebody has another time.  Takes some 20 ns for each who sleeps for
- * this key behind it: their number is the only bound.
+ * True: somebody has, or may have, another time.  Takes some 20 ns for each
+ * who sleeps for this key: their number is the only bound.
  */
 
 ngx_uint_t ngx_http_llm_queue_refund_locked(ngx_http_llm_key_t *key,

@@ -168,11 +168,17 @@ typedef struct {
     int64_t                     most;
     int64_t                     least;
 
+    /* where it is not there yet the stream pauses */
+    ngx_uint_t                  pauses;
+
     /* results: what was taken ahead */
     int64_t                     ahead;
 
     /* nanoseconds until all that anybody took is there; 0: it is */
     int64_t                     delay_ns;
+
+    /* for ngx_http_llm_zone_refunded() */
+    uint32_t                    refunds;
 } ngx_http_llm_raise_t;
 
 
@@ -207,6 +213,14 @@ ngx_int_t ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
 /* takes more of the tokens: its part of them is settled with the rest */
 
 void ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_hold_t *hold, ngx_http_llm_raise_t *raise, int64_t now_ns);
+
+/*
+ * What the raise of a stream that pauses said, as it is now.  False: nothing
+ * has been given back since, and no lock was taken.
+ */
+
+ngx_uint_t ngx_http_llm_zone_refunded(ngx_http_llm_zone_t *zone,
     ngx_http_llm_hold_t *hold, ngx_http_llm_raise_t *raise, int64_t now_ns);
 
 /*
