@@ -307,7 +307,7 @@ ngx_llm_bench_process(ngx_llm_bench_conf_t *bcf, u_char *digests,
 
         /* some come to less than was reserved, some to more */
 
-        costs[NGX_HTTP_LLM_TOKENS] = 1100 + (n % 2) * 200;
+        costs[NGX_HTTP_LLM_TOKENS] = 11 + (n % 2) * 2;
         costs[NGX_HTTP_LLM_REQUESTS] = 1;
 
         begin_ns = ngx_llm_bench_now();
@@ -316,7 +316,7 @@ ngx_llm_bench_process(ngx_llm_bench_conf_t *bcf, u_char *digests,
             if (n >= NGX_LLM_BENCH_INFLIGHT) {
                 ngx_http_llm_zone_settle(&bcf->zone,
                                          holds[n % NGX_LLM_BENCH_INFLIGHT][i],
-                                         costs, 200, begin_ns);
+                                         costs, 2, begin_ns);
             }
         }
 
@@ -349,20 +349,21 @@ ngx_llm_bench_take(ngx_llm_bench_conf_t *bcf, ngx_http_llm_take_t *take,
     take->zone = &bcf->zone;
     take->model = 1;
     take->weights = &ngx_llm_bench_weights;
-    take->prompt = 1000;
-    take->completion = 4096;
-    take->completion_max = 4096;
+    take->prompt = 10;
+    take->completion = 4;
+    take->completion_max = 4;
     take->use_level = 1;
 
     ngx_memcpy(take->digest, digest, NGX_HTTP_LLM_KEY_DIGEST);
 
     /*
-     * Never empty, because a refusal is less work; but no larger than 64 bits
-     * reckon with, as they do with any rate by the minute.
+     * Never empty, because a refusal is less work, also of a process that
+     * was not run for a second; but no larger than 64 bits reckon with, as
+     * they do with any rate by the minute.
      */
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-        take->rates[b].tokens = NGX_LLM_MAX_TOKENS * 20;
+        take->rates[b].tokens = NGX_LLM_MAX_TOKENS;
         take->rates[b].period_ns = 1000000000;
         take->rates[b].burst = NGX_LLM_MAX_TOKENS;
     }
