@@ -523,7 +523,80 @@ Content-Type: application/json
 
 
 
-=== TEST 34: a HEAD of a stream
+=== TEST 34: a stream was asked for: a JSON error in a 200 is the same
+--- http_config eval
+main::static_server('application/json',
+                    '{"error_code":18,"error_msg":"Open api qps limit"}')
+--- config
+location /rpc/ {
+    llm_stream on;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_CLOSED_PORT;
+}
+--- request
+POST /rpc/2.0/ai_custom/v1/wenxinworkshop/chat/ernie
+{"stream":true,"messages":[{"role":"user","content":"x"}]}
+--- more_headers
+Content-Type: application/json
+--- error_code: 429
+--- response_body chomp
+{"error_code":18,"error_msg":"Open api qps limit"}
+
+
+
+=== TEST 35: .. and passes to the next server
+--- upstream
+server 127.0.0.1:$TEST_NGINX_CLOSED_PORT max_fails=0;
+server 127.0.0.1:$TEST_NGINX_SIM_PORT_1 backup;
+--- http_config eval
+main::static_server('application/json', '{"error":{"code":503}}')
+--- location eval: $::Next
+--- response_body_like: \[DONE\]
+--- log
+end: done
+
+
+
+=== TEST 36: a short JSON answer is an answer
+--- http_config eval
+main::static_server('application/json',
+                    '{"choices":[{"message":{"content":"a"}}]}')
+--- config
+location /v1/ {
+    llm_stream on;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_CLOSED_PORT;
+}
+--- request eval
+"POST /v1/chat/completions\n$LlmBlock::Body"
+--- more_headers
+Content-Type: application/json
+--- response_body chomp
+{"choices":[{"message":{"content":"a"}}]}
+
+
+
+=== TEST 37: where no stream was asked for it passes, and costs nothing
+--- http_config eval
+$::Zone . main::static_server('application/json',
+                              '{"error_code":18,"error_msg":"qps limit"}')
+--- config
+location /rpc/ {
+    llm_stream on;
+    llm_limit zone=t reserve=600;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_CLOSED_PORT;
+}
+--- request eval
+[('POST /rpc/2.0/ai_custom/v1/wenxinworkshop/chat/ernie
+{"messages":[{"role":"user","content":"' . 'a b ' x 300 . '"}]}') x 3]
+--- more_headers
+Content-Type: application/json
+--- error_code eval
+[200, 200, 200]
+--- response_body_like eval
+["qps", "qps", "qps"]
+
+
+
+=== TEST 38: a HEAD of a stream
 --- http_config eval
 main::static_server('text/event-stream', "data: {}\n\n")
 --- config
@@ -538,7 +611,7 @@ Content-Type: text/event-stream
 
 
 
-=== TEST 35: an API that nobody knows: any data is content
+=== TEST 39: an API that nobody knows: any data is content
 --- http_config eval
 main::static_server('text/event-stream', "data: {\"error\":0}\n\n")
 --- config
@@ -553,7 +626,7 @@ GET /else
 
 
 
-=== TEST 36: a body that cannot be read is not held
+=== TEST 40: a body that cannot be read is not held
 --- location
 llm_first_token_timeout 500ms;
 --- sim: gzip=lie; tokens=3; itl=10
@@ -565,7 +638,7 @@ end: done
 
 
 
-=== TEST 37: the operator's page of an error goes before it
+=== TEST 41: the operator's page of an error goes before it
 --- location
 proxy_intercept_errors on;
 error_page 500 = @other;
@@ -578,7 +651,7 @@ location @other {
 
 
 
-=== TEST 38: a client that leaves while nothing was said
+=== TEST 42: a client that leaves while nothing was said
 --- location
 --- request
 GET /v1/models
@@ -608,7 +681,7 @@ sub {
 
 
 
-=== TEST 39: no size at all
+=== TEST 43: no size at all
 --- config
 llm_hold 0;
 --- must_die
@@ -617,7 +690,7 @@ invalid value "0" in "llm_hold": a size, or "off"
 
 
 
-=== TEST 40: not a size
+=== TEST 44: not a size
 --- config
 llm_hold on;
 --- must_die
@@ -626,7 +699,7 @@ invalid value "on" in "llm_hold": a size, or "off"
 
 
 
-=== TEST 41: an early hint goes before the header
+=== TEST 45: an early hint goes before the header
 --- skip_nginx: 3: < 1.29.0
 --- config eval
 "location /v1/ {

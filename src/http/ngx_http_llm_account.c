@@ -158,6 +158,16 @@ ngx_http_llm_account_is_free(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return 1;
     }
 
+    /* a JSON error in a 200 */
+
+    if (ctx->relay
+        && !ctx->relay->stream
+        && (ctx->relay->answer.seen & NGX_LLM_EV_ERROR)
+        && !(ctx->relay->answer.seen & NGX_LLM_EV_CONTENT))
+    {
+        return 1;
+    }
+
     if (ctx->first_content_ms
         || (ctx->relay && !ctx->relay->stream
             && (ctx->relay->held || ctx->relay->blind))

@@ -17,8 +17,6 @@
 static ngx_int_t ngx_http_llm_header_filter(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_filter_start(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
-static ngx_uint_t ngx_http_llm_filter_type(ngx_str_t *value, const char
-    *type);
 static ngx_int_t ngx_http_llm_body_filter(ngx_http_request_t *r, ngx_chain_t
     *in);
 static ngx_int_t ngx_http_llm_filter_answer(ngx_http_request_t *r,
@@ -240,7 +238,7 @@ ngx_http_llm_filter_framing(ngx_str_t *type, ngx_llm_framing_e *framing)
 }
 
 
-static ngx_uint_t
+ngx_uint_t
 ngx_http_llm_filter_type(ngx_str_t *value, const char *type)
 {
     size_t  len;

@@ -25,6 +25,10 @@
 
 void ngx_http_llm_filter_install(void);
 
+/* whether that is the type, parameters apart */
+
+ngx_uint_t ngx_http_llm_filter_type(ngx_str_t *value, const char *type);
+
 /* whether it is the type of a stream of events, and how they are framed */
 
 ngx_uint_t ngx_http_llm_filter_framing(ngx_str_t *type,

@@ -21,7 +21,9 @@ static ssize_t ngx_http_llm_gate_recv(ngx_connection_t *c, u_char *buf,
     size_t size);
 static ngx_int_t ngx_http_llm_gate_reinit(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_llm_gate_applies(ngx_http_request_t *r,
-    ngx_llm_framing_e *framing);
+    ngx_llm_framing_e *framing, ngx_uint_t *whole);
+static ngx_uint_t ngx_http_llm_gate_is_refusal(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_llm_gate_is_encoded(ngx_http_upstream_t *u);
 static ngx_int_t ngx_http_llm_gate_shut(ngx_http_request_t *r,
     ngx_http_llm_exchange_t *ex, ngx_llm_framing_e framing);
 static ngx_int_t ngx_http_llm_gate_look(ngx_http_request_t *r,
@@ -72,6 +74,7 @@ static ngx_int_t
 ngx_http_llm_gate_process_header(ngx_http_request_t *r)
 {
     ngx_int_t                 rc;
+    ngx_uint_t                whole;
     ngx_llm_framing_e         framing;
     ngx_http_upstream_t      *u;
     ngx_http_llm_exchange_t  *ex;
@@ -100,7 +103,7 @@ ngx_http_llm_gate_process_header(ngx_http_request_t *r)
         return rc;
     }
 
-    if (!ngx_http_llm_gate_applies(r, &framing)) {
+    if (!ngx_http_llm_gate_applies(r, &framing, &whole)) {
         ngx_http_llm_gate_stand_in(r, ex);
         return NGX_OK;
     }
@@ -108,6 +111,8 @@ ngx_http_llm_gate_process_header(ngx_http_request_t *r)
     if (ngx_http_llm_gate_shut(r, ex, framing) != NGX_OK) {
         return NGX_ERROR;
     }
+
+    ex->gate->whole = whole;
 
     rc = ngx_http_llm_gate_look(r, ex);
 
@@ -122,7 +127,7 @@ ngx_http_llm_gate_process_header(ngx_http_request_t *r)
 ngx_uint_t
 ngx_http_llm_gate_can_open(ngx_http_llm_exchange_t *ex)
 {
-    return ex->gate->frame.framing == NGX_LLM_FRAME_SSE;
+    return ex->gate->frame.framing == NGX_LLM_FRAME_SSE && !ex->gate->whole;
 }
 
 
@@ -197,7 +202,8 @@ ngx_http_llm_gate_reinit(ngx_http_request_t *r)
 /* a stream that can be read, and whose bytes are in u->buffer as they came */
 
 static ngx_uint_t
-ngx_http_llm_gate_applies(ngx_http_request_t *r, ngx_llm_framing_e *framing)
+ngx_http_llm_gate_applies(ngx_http_request_t *r, ngx_llm_framing_e *framing,
+    ngx_uint_t *whole)
 {
     u_char               *p;
     ngx_http_upstream_t  *u;
@@ -219,16 +225,6 @@ ngx_http_llm_gate_applies(ngx_http_request_t *r, ngx_llm_framing_e *framing)
         return 0;
     }
 
-#if (NGX_HTTP_GZIP)
-
-    if (u->headers_in.content_encoding
-        && u->headers_in.content_encoding->value.len)
-    {
-        return 0;
-    }
-
-#endif
-
     /* neither FastCGI's records nor the frames of HTTP/2 */
 
     p = u->buffer.start;
@@ -249,8 +245,66 @@ ngx_http_llm_gate_applies(ngx_http_request_t *r, ngx_llm_framing_e *framing)
         return 0;
     }
 
-    return ngx_http_llm_filter_framing(&u->headers_in.content_type->value,
-                                       framing);
+    *whole = !ngx_http_llm_filter_framing(&u->headers_in.content_type->value,
+                                          framing);
+
+    return !ngx_http_llm_gate_is_encoded(u)
+           && (!*whole || ngx_http_llm_gate_is_refusal(r));
+}
+
+
+/* a stream was asked for, and a short JSON document comes: ERNIE's errors */
+
+static ngx_uint_t
+ngx_http_llm_gate_is_refusal(ngx_http_request_t *r)
+{
+    off_t                     len;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_upstream_t      *u;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+    ctx = ngx_http_llm_find_ctx(r);
+    u = r->upstream;
+
+    len = u->headers_in.content_length_n;
+
+    return ctx->stream
+           && ctx->api != NULL
+           && ngx_http_llm_filter_type(&u->headers_in.content_type->value,
+                                       "application/json")
+           && len > 0
+           && u->buffer.pos - u->buffer.start + len
+              <= (off_t) llcf->hold_bytes;
+}
+
+
+/* nginx's own pointer to that header is not there in all of its versions */
+
+static ngx_uint_t
+ngx_http_llm_gate_is_encoded(ngx_http_upstream_t *u)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    static u_char  name[] = "content-encoding";
+
+    for (part = &u->headers_in.headers.part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].key.len == sizeof(name) - 1
+                && ngx_strncmp(h[i].lowcase_key, name, sizeof(name) - 1) == 0
+                && h[i].value.len)
+            {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
 }
 
 

@@ -60,6 +60,9 @@ struct ngx_http_llm_gate_s {
 
     /* the pieces have memory of their own */
     unsigned             pieces_alone:1;
+
+    /* no stream, but one JSON document instead of it */
+    unsigned             whole:1;
 };
 
 

@@ -56,10 +56,16 @@ ngx_http_llm_gate_error(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
         return NGX_ERROR;
     }
 
-    len = ngx_llm_error_of_event(gate->answer.api, gate->event,
-                                 gate->event_bytes, status,
-                                 ngx_http_llm_scratch(), ctx->error_body.data,
-                                 size);
+    if (gate->whole) {
+        len = gate->event_bytes;
+        ngx_memcpy(ctx->error_body.data, gate->event, len);
+
+    } else {
+        len = ngx_llm_error_of_event(gate->answer.api, gate->event,
+                                     gate->event_bytes, status,
+                                     ngx_http_llm_scratch(),
+                                     ctx->error_body.data, size);
+    }
 
     ctx->error_body.len = len;
     ctx->error_status = status;

@@ -9,6 +9,8 @@
 #include "ngx_http_llm_gate.h"
 
 
+static ngx_http_llm_gate_rc_e ngx_http_llm_gate_whole(ngx_http_request_t *r,
+    ngx_http_llm_gate_t *gate);
 static ngx_http_llm_gate_rc_e ngx_http_llm_gate_chunks(ngx_http_request_t *r,
     ngx_http_llm_gate_t *gate);
 static ngx_http_llm_gate_rc_e ngx_http_llm_gate_events(ngx_http_request_t *r,
@@ -28,6 +30,10 @@ ngx_http_llm_gate_scan(ngx_http_request_t *r, ngx_http_llm_gate_t *gate)
     ngx_http_llm_gate_rc_e   verdict;
 
     u = r->upstream;
+
+    if (gate->whole) {
+        return ngx_http_llm_gate_whole(r, gate);
+    }
 
     if (u->headers_in.chunked) {
         verdict = ngx_http_llm_gate_chunks(r, gate);
@@ -61,6 +67,36 @@ ngx_http_llm_gate_scan(ngx_http_request_t *r, ngx_http_llm_gate_t *gate)
     }
 
     return verdict;
+}
+
+
+/* JSON in the place of a stream: mostly it says why there is none */
+
+static ngx_http_llm_gate_rc_e
+ngx_http_llm_gate_whole(ngx_http_request_t *r, ngx_http_llm_gate_t *gate)
+{
+    u_char     *body;
+    unsigned    bits;
+    ngx_buf_t  *b;
+
+    b = &r->upstream->buffer;
+    body = b->start + gate->scanned;
+
+    if (b->last - body < gate->rest) {
+        return NGX_HTTP_LLM_GATE_SHUT;
+    }
+
+    bits = ngx_llm_answer_body(&gate->answer, body, gate->rest,
+                               ngx_http_llm_scratch());
+
+    if (!(bits & NGX_LLM_EV_ERROR) || (bits & NGX_LLM_EV_CONTENT)) {
+        return NGX_HTTP_LLM_GATE_OPEN;
+    }
+
+    gate->event = body;
+    gate->event_bytes = gate->rest;
+
+    return NGX_HTTP_LLM_GATE_ERROR;
 }
 
 
