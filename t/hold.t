@@ -3,6 +3,7 @@
 
 # The commit gate: what goes wrong before the first content is an HTTP error,
 # or another server's business.
+# long: a block for each way to fail before it
 
 use strict;
 use warnings;
