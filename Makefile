@@ -354,6 +354,12 @@ bench-once: build tools
 	    BALANCERS='least_conn,tokens+affinity' bench/balance table
 	@bench/pick/run --limit 500
 
+##   bench-redis  budgets that two nginx share in Redis, in three minutes
+.PHONY: bench-redis
+bench-redis: build tools
+	@tools/install-deps perl redis
+	@$(tests_env) bench/redis
+
 ##   clean     removes build/
 .PHONY: clean
 clean:

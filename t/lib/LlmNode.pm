@@ -196,13 +196,14 @@ sub used {
 }
 
 
-# charges that are open there
+# charges that are open there; a lease starts at no time
 
 sub charges {
     my ($redis, $key) = @_;
     my %fields = @{$redis->call('HGETALL', name_of($key))};
 
-    return scalar grep { length > 1 && $fields{$_} !~ /^-/ } keys %fields;
+    return scalar grep { length > 1 && $fields{$_} !~ /^-|^\d+ \d+ 0 0 / }
+                       keys %fields;
 }
 
 

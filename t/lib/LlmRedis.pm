@@ -304,12 +304,14 @@ sub value {
 
 sub line {
     my ($self) = @_;
+    my $end;
 
-    $self->more while $self->{in} !~ /\r\n/;
+    $self->more while ($end = index $self->{in}, "\r\n") < 0;
 
-    $self->{in} =~ s/^(.*?)\r\n//s;
+    my $line = substr $self->{in}, 0, $end;
+    substr $self->{in}, 0, $end + 2, '';
 
-    return $1;
+    return $line;
 }
 
 
@@ -340,13 +342,9 @@ sub more {
 
 sub script {
     my ($name, %options) = @_;
-    my $text = '';
-
-    if ($name eq 'reserve') {
-        $text = defined $options{policy}
-                ? "local policy = (function() $options{policy}\nend)()\n"
-                : "local policy\n";
-    }
+    my $text = defined $options{policy}
+               ? "local policy = (function() $options{policy}\nend)()\n"
+               : "local policy\n";
 
     $text .= $options{prefix} // '';
 

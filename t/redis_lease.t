@@ -1,0 +1,204 @@
+# Copyright (C) the ngx_http_llm_stream_module authors
+# SPDX-License-Identifier: BSD-2-Clause
+
+# lease=: tokens that are taken ahead of their use, given out without asking,
+# and given back.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+
+use Digest::SHA qw( sha1_hex );
+use LlmTest;
+use LlmNode;
+use LlmRedis;
+use Time::HiRes qw( sleep time );
+
+my ($Redis, @Nodes);
+
+sim_options('--itl', '2', '--itl-slope', '0', '--prefill', '1000000');
+sim_start();
+
+$Redis = LlmRedis->start(dir => "$ENV{TEST_NGINX_SERVROOT}/redis",
+                         args => [ '--slowlog-log-slower-than', 0,
+                                   '--slowlog-max-len', 100_000 ]);
+
+rarely_asks();
+never_over();
+idle();
+leaves($_) for qw( QUIT TERM );
+killed_worker();
+redis_gone();
+too_large();
+
+$Redis->stop;
+
+
+sub nodes {
+    my ($count, %options) = @_;
+
+    $Redis->call('FLUSHALL');
+
+    @Nodes = map {
+        LlmNode->start(redis => 'redis://' . $Redis->address, %options)
+    } 1 .. $count;
+
+    $_->await_up for @Nodes;
+
+    return @Nodes;
+}
+
+
+sub done {
+    my ($name, $expected) = @_;
+
+    $_->stop for @Nodes;
+    is(join('', map { $_->faults($expected) } @Nodes), '',
+       "$name: no fault in a log");
+    @Nodes = ();
+}
+
+
+# how often a script was run since the last SLOWLOG RESET
+
+sub runs {
+    my ($script) = @_;
+    my $sha = sha1_hex(LlmRedis::script($script));
+
+    return scalar grep {
+        my ($command, $what) = @{$_->[3]};
+
+        uc $command eq 'EVALSHA' && $what eq $sha
+    } @{$Redis->call('SLOWLOG', 'GET', -1)};
+}
+
+
+sub rarely_asks {
+    my ($one) = nodes(1, zone => 'requests=10000/h lease=20%');
+
+    $Redis->call('SLOWLOG', 'RESET');
+
+    is(scalar(grep { $one->ask(5)->status == 200 } 1 .. 100), 100,
+       'a lease: 100 requests');
+    cmp_ok(runs('reserve'), '<=', 5, 'at most 5 of them ask');
+    cmp_ok(runs('lease'), '>=', 1, 'tokens are taken ahead');
+    cmp_ok(runs('lease'), '<=', 30, 'not for every request');
+
+    LlmRedis::await('settled', sub { LlmNode::charges($Redis) == 0 });
+
+    my $held = LlmNode::used($Redis) - 100;
+
+    ok($held >= 0 && $held <= 200,
+       "of the 100 that were used Redis knows, and of the lease")
+        or diag("it says $held more");
+    done('rarely asks');
+}
+
+
+# all that two machines give out together, without any refill
+
+sub never_over {
+    my ($one, $two) = nodes(2, zone => 'lease=20%');
+    my ($passed, @clients) = (0);
+
+    for (1 .. 70) {
+        push @clients, $one->open(10, sim => 'tokens=10; itl=0'),
+                       $two->open(10, sim => 'tokens=10; itl=0');
+        LlmClient::await_end(@clients[-2, -1]);
+    }
+
+    $passed = grep { $_->status == 200 } @clients;
+
+    cmp_ok($passed, '<=', 100, 'never over: of 1000 tokens at most 1000');
+    cmp_ok($passed, '>=', 80, 'and no less than without the leases');
+    done('never over');
+}
+
+
+sub idle {
+    my ($one) = nodes(1, zone => 'lease=20%');
+
+    $one->ask(5, sim => 'tokens=5; itl=0') for 1 .. 20;
+    sleep 0.3;
+
+    cmp_ok(LlmNode::used($Redis), '>', 100, 'idle: at first it is kept');
+
+    LlmRedis::await('given back', sub { LlmNode::used($Redis) <= 100 });
+    is(LlmNode::used($Redis), 100, 'then all of it goes back');
+    is($one->ask(900)->status, 200, 'to whoever wants it');
+    done('idle');
+}
+
+
+sub leaves {
+    my ($signal) = @_;
+    my ($one) = nodes(1, zone => 'lease=20%');
+
+    $one->ask(5, sim => 'tokens=5; itl=0') for 1 .. 20;
+    sleep 0.3;
+    cmp_ok(LlmNode::used($Redis), '>', 100, "$signal: it has a lease");
+
+    kill $signal, $one->{nginx}{pid};
+    is(LlmNode::await_used($Redis, 100), 100, 'and gives it back');
+    done($signal);
+}
+
+
+# a lease is the machine's, not the worker's
+
+sub killed_worker {
+    my ($one) = nodes(1, zone => 'lease=20%');
+
+    $one->ask(5, sim => 'tokens=5; itl=0') for 1 .. 20;
+    sleep 0.3;
+
+    $one->{nginx}->replace('KILL', $one->{nginx}->workers);
+    $one->await_up(1);
+    is($one->ask(5, sim => 'tokens=5; itl=0')->status, 200,
+       'a killed worker: its successor goes on');
+
+    LlmRedis::await('given back', sub { LlmNode::used($Redis) <= 105 });
+    is(LlmNode::used($Redis), 105, 'and gives the lease back');
+    done('killed worker', qr/exited on signal 9/);
+}
+
+
+sub redis_gone {
+    my ($one) = nodes(1, zone => 'lease=20%', options => 'fallback=closed');
+
+    $one->ask(5, sim => 'tokens=5; itl=0') for 1 .. 20;
+    sleep 0.3;
+    $Redis->freeze;
+
+    is($one->ask(5)->status, 200, 'Redis is gone: what was taken is there');
+
+    my @status = map { $one->ask(50, sim => 'tokens=50; itl=0')->status }
+                     1 .. 6;
+
+    like("@status", qr/ (?:503|429)$/, 'then the fallback decides');
+
+    $Redis->thaw;
+    $one->await_up(1);
+
+    LlmRedis::await('Redis decides again', sub {
+        $one->ask(300)->status == 200
+    });
+    ok(1, 'and then Redis');
+    done('Redis gone');
+}
+
+
+# more than a lease ever has is asked for at once
+
+sub too_large {
+    my ($one) = nodes(1, zone => 'lease=10%');
+
+    $one->ask(5, sim => 'tokens=5; itl=0') for 1 .. 5;
+    $Redis->call('SLOWLOG', 'RESET');
+
+    is($one->ask(600)->status, 200, 'more than a lease: Redis is asked');
+    is(runs('reserve'), 1, 'once');
+    is($one->ask(1001)->status, 429, 'never more than the burst');
+    done('too large');
+}
