@@ -86,8 +86,18 @@ typedef struct {
     /* that are free now; as many as can be where some server has no limit */
     ngx_uint_t                    free;
 
+    /*
+     * Those of them that servers with failures, but without max_fails, might
+     * have: they do not count as long as there is another server.  Who is
+     * refused there cannot wait again: it would need a seat elsewhere.
+     */
+    ngx_uint_t                    doubtful;
+
     /* there is a server that is not down, nor out after failures */
     unsigned                      live:1;
+
+    /* there is one that had no failures, or has max_fails */
+    unsigned                      clean:1;
 
     /* all of those have max_conns */
     unsigned                      limited:1;

@@ -52,6 +52,9 @@ ngx_http_llm_balancer_seats(ngx_http_upstream_srv_conf_t *us,
 
     if (!seats->limited) {
         seats->free = NGX_MAX_UINT32_VALUE;
+
+    } else if (seats->clean) {
+        seats->free -= seats->doubtful;
     }
 }
 
@@ -61,7 +64,7 @@ ngx_http_llm_balancer_add_seats(ngx_http_llm_peer_data_t *lp,
     ngx_http_llm_seats_t *seats)
 {
     uint32_t                      inflight;
-    ngx_uint_t                    i;
+    ngx_uint_t                    free, i;
     ngx_http_llm_load_t          *loads;
     ngx_http_upstream_rr_peer_t  *peer;
 
@@ -97,8 +100,17 @@ ngx_http_llm_balancer_add_seats(ngx_http_llm_peer_data_t *lp,
         inflight = (lp->list->slots[i] != NGX_HTTP_LLM_INFLIGHT_NONE)
                    ? loads[i].inflight : (uint32_t) peer->conns;
 
-        if (inflight < peer->max_conns) {
-            seats->free += peer->max_conns - inflight;
+        free = (inflight < peer->max_conns) ? peer->max_conns - inflight : 0;
+
+        seats->free += free;
+
+        /* otherwise max_fails says when it is out, and when it is tried */
+
+        if (peer->max_fails == 0 && loads[i].penalty) {
+            seats->doubtful += ngx_min(free, loads[i].penalty);
+
+        } else {
+            seats->clean = 1;
         }
     }
 }
