@@ -40,7 +40,7 @@
 #define NGX_LLM_LEASE_LOST_NS   ((int64_t) 5 * 1000 * 1000 * 1000)
 
 /* the bucket had less than half of what was asked for: not at once again */
-#define NGX_LLM_LEASE_RETRY_NS  ((int64_t) 100 * 1000 * 1000)
+#define NGX_LLM_LEASE_RETRY_NS  ((int64_t) 20 * 1000 * 1000)
 
 
 /* plain integers, so that it can live in shared memory */
