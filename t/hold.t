@@ -718,6 +718,6 @@ invalid value "on" in "llm_hold": a size, or "off"
 "POST /v1/chat/completions\n$LlmBlock::Body"
 --- more_headers
 Content-Type: application/json
---- error_code: 503
---- response_body chomp
-{"error":{"code":503}}
+--- error_code: 103
+--- response_body_like eval
+qr/\AHTTP\/1\.1 503 .*\r\n\r\n\{"error":\{"code":503\}\}\z/s
