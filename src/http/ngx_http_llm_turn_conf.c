@@ -25,6 +25,8 @@ typedef struct {
 static char *ngx_http_llm_queue_parameter(ngx_conf_t *cf,
     ngx_http_llm_turn_conf_t *conf, ngx_str_t *value);
 static char *ngx_http_llm_queue_invalid(ngx_conf_t *cf, ngx_str_t *value);
+static ngx_http_llm_srv_conf_t *ngx_http_llm_turn_next(
+    ngx_http_upstream_main_conf_t *umcf, ngx_uint_t *index);
 static void ngx_http_llm_turn_check_seats(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 static void ngx_http_llm_turn_each(ngx_cycle_t *cycle,
@@ -162,39 +164,57 @@ ngx_http_llm_queue_invalid(ngx_conf_t *cf, ngx_str_t *value)
 ngx_int_t
 ngx_http_llm_turn_check(ngx_conf_t *cf)
 {
-    ngx_uint_t                       i;
-    ngx_http_llm_srv_conf_t         *lscf;
-    ngx_http_upstream_srv_conf_t   **uscfp;
-    ngx_http_upstream_main_conf_t   *umcf;
+    ngx_uint_t                      i;
+    ngx_http_llm_srv_conf_t        *lscf;
+    ngx_http_upstream_srv_conf_t   *uscf;
+    ngx_http_upstream_main_conf_t  *umcf;
 
     umcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_upstream_module);
-    uscfp = umcf->upstreams.elts;
+    i = 0;
 
-    for (i = 0; i < umcf->upstreams.nelts; i++) {
-
-        if (uscfp[i]->srv_conf == NULL) {
-            continue;
-        }
-
-        lscf = ngx_http_conf_upstream_srv_conf(uscfp[i],
-                                               ngx_http_llm_stream_module);
-
-        if (lscf->turn.max == 0) {
-            continue;
-        }
+    while ((lscf = ngx_http_llm_turn_next(umcf, &i)) != NULL) {
+        uscf = lscf->turn.upstream;
 
         if (!lscf->balancer.enabled) {
             ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                           "\"llm_queue\" needs \"llm_least_inflight\" in "
-                          "upstream \"%V\" in %s:%ui", &uscfp[i]->host,
-                          uscfp[i]->file_name, uscfp[i]->line);
+                          "upstream \"%V\" in %s:%ui", &uscf->host,
+                          uscf->file_name, uscf->line);
             return NGX_ERROR;
         }
 
-        ngx_http_llm_turn_check_seats(cf, uscfp[i]);
+        ngx_http_llm_turn_check_seats(cf, uscf);
     }
 
     return NGX_OK;
+}
+
+
+/* the next upstream that has a queue, from *index on; NULL: no more */
+
+static ngx_http_llm_srv_conf_t *
+ngx_http_llm_turn_next(ngx_http_upstream_main_conf_t *umcf,
+    ngx_uint_t *index)
+{
+    ngx_http_llm_srv_conf_t       *lscf;
+    ngx_http_upstream_srv_conf_t  *uscf;
+
+    while (*index < umcf->upstreams.nelts) {
+        uscf = ((ngx_http_upstream_srv_conf_t **) umcf->upstreams.elts)
+                                                                  [(*index)++];
+
+        if (uscf->srv_conf == NULL) {
+            continue;
+        }
+
+        lscf = ngx_http_conf_upstream_srv_conf(uscf,
+                                               ngx_http_llm_stream_module);
+        if (lscf->turn.max) {
+            return lscf;
+        }
+    }
+
+    return NULL;
 }
 
 
@@ -227,30 +247,16 @@ static void
 ngx_http_llm_turn_each(ngx_cycle_t *cycle,
     void (*handler)(ngx_http_llm_turn_conf_t *conf))
 {
-    ngx_uint_t                       i;
-    ngx_http_llm_srv_conf_t         *lscf;
-    ngx_http_upstream_srv_conf_t   **uscfp;
-    ngx_http_upstream_main_conf_t   *umcf;
+    ngx_uint_t                      i;
+    ngx_http_llm_srv_conf_t        *lscf;
+    ngx_http_upstream_main_conf_t  *umcf;
 
     umcf = ngx_http_cycle_get_module_main_conf(cycle,
                                                ngx_http_upstream_module);
-    if (umcf == NULL) {
-        return;
-    }
+    i = 0;
 
-    uscfp = umcf->upstreams.elts;
-
-    for (i = 0; i < umcf->upstreams.nelts; i++) {
-
-        if (uscfp[i]->srv_conf == NULL) {
-            continue;
-        }
-
-        lscf = ngx_http_conf_upstream_srv_conf(uscfp[i],
-                                               ngx_http_llm_stream_module);
-        if (lscf->turn.max) {
-            handler(&lscf->turn);
-        }
+    while (umcf && (lscf = ngx_http_llm_turn_next(umcf, &i)) != NULL) {
+        handler(&lscf->turn);
     }
 }
 

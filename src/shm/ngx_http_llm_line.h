@@ -82,6 +82,18 @@ typedef struct {
 } ngx_http_llm_ticket_t;
 
 
+struct ngx_http_llm_line_zone_s {
+    ngx_uint_t                 version;
+    ngx_slab_pool_t           *shpool;
+    uint64_t                   seed;
+
+    /* of all lines */
+    ngx_queue_t                tickets;
+
+    ngx_queue_t                lines;
+};
+
+
 struct ngx_http_llm_line_s {
     ngx_queue_t                queue;
     ngx_http_llm_line_zone_t  *zone;
