@@ -70,18 +70,27 @@ ngx_http_llm_turn_end(ngx_http_llm_ctx_t *ctx)
 }
 
 
-/* what it came to is known, if at all, when the exchange has ended */
+/*
+ * What it came to is known, if at all, when the exchange has ended; who is at
+ * no server had nothing.
+ */
 
 static void
 ngx_http_llm_turn_leave(ngx_http_llm_turn_t *turn)
 {
-    ngx_uint_t                  calls;
+    ngx_uint_t                  calls, seated;
     ngx_llm_usage_t            *bill;
     ngx_http_llm_line_usage_t   usage, *known;
 
     known = NULL;
+    seated = (turn->ticket->state == NGX_HTTP_LLM_TICKET_SEATED);
 
-    if (turn->ctx && (turn->ctx->closed || turn->ctx->failed)) {
+    if (!seated) {
+        usage.prompt = -1;
+        usage.completion = -1;
+        known = &usage;
+
+    } else if (turn->ctx && (turn->ctx->closed || turn->ctx->failed)) {
         bill = &turn->ctx->bill.usage;
 
         usage.prompt = bill->prompt;
