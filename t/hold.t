@@ -312,7 +312,45 @@ requests: 3
 
 
 
-=== TEST 19: only what proxy_next_upstream lists is asked elsewhere
+=== TEST 19: .. also where nginx knew of no other server before it looked
+--- http_config eval: $::Zone
+--- upstream
+server 127.0.0.1:$TEST_NGINX_SIM_PORT_1 max_fails=0;
+server 127.0.0.1:$TEST_NGINX_SIM_PORT_2 down;
+server 127.0.0.1:$TEST_NGINX_SIM_PORT_3 max_conns=1;
+--- location eval: "llm_limit zone=t reserve=1;\n" . $::Next
+--- request
+GET /v1/models
+--- live eval
+sub {
+    my ($name) = @_;
+    my ($client, @held);
+
+    # takes the place of the only other server, then asks the first one
+
+    for (1 .. 2) {
+        push @held, LlmClient->open($ENV{TEST_NGINX_SERVER_PORT},
+                                    sim => 'tokens=4000; itl=50');
+        last if $held[-1]->header('X-LLM-Sim-Port') == main::sim_port(3);
+    }
+
+    $client = LlmClient->open($ENV{TEST_NGINX_SERVER_PORT},
+                              sim => 'fault=error; status=429; retry_after=9');
+    main::is($client->status, 429, "$name - status");
+    main::is($client->header('Retry-After'), 9, "$name - Retry-After");
+    main::is($client->header('x-ratelimit-limit-tokens'), 10000,
+             "$name - upstream's limit");
+    main::like($client->finish->body, qr/"code":"rate_limit_exceeded"/,
+               "$name - upstream's JSON");
+
+    $_->close for @held;
+}
+--- error_log
+no live upstreams
+
+
+
+=== TEST 20: only what proxy_next_upstream lists is asked elsewhere
 --- upstream eval: $::Servers
 --- location
 --- sim: fault=error; status=429
@@ -322,7 +360,7 @@ requests: 1
 
 
 
-=== TEST 20: overloaded_error is like a 503 to nginx
+=== TEST 21: overloaded_error is like a 503 to nginx
 --- upstream eval: $::Servers
 --- location
 proxy_next_upstream http_503;
@@ -336,7 +374,7 @@ requests: 3
 
 
 
-=== TEST 21: a POST that was sent is asked again elsewhere: nothing was said yet
+=== TEST 22: a POST that was sent is asked again elsewhere: nothing was said yet
 --- upstream eval: $::Servers
 --- location eval: $::Next
 --- sim eval: "tokens=4; ${main::One}status=503; ${main::Two}fault=reset"
@@ -349,7 +387,7 @@ requests: 3
 
 
 
-=== TEST 22: llm_hold off: nginx's rule for a POST, and an error event in a 200
+=== TEST 23: llm_hold off: nginx's rule for a POST, and an error event in a 200
 --- upstream eval: $::Servers
 --- location eval: "llm_hold off;\n" . $::Next
 --- sim: fault=error
@@ -363,7 +401,7 @@ requests: 1
 
 
 
-=== TEST 23: .. and an HTTP error is not asked again
+=== TEST 24: .. and an HTTP error is not asked again
 --- upstream eval: $::Servers
 --- location eval: "llm_hold off;\n" . $::Next
 --- sim: status=503
@@ -373,7 +411,7 @@ requests: 1
 
 
 
-=== TEST 24: what is no question to a model is not asked again either
+=== TEST 25: what is no question to a model is not asked again either
 --- upstream eval: $::Servers
 --- location
 proxy_next_upstream http_404;
@@ -389,7 +427,7 @@ X-Tried: 404
 
 
 
-=== TEST 25: a content filter that says nothing is an answer
+=== TEST 26: a content filter that says nothing is an answer
 --- location
 --- sim: fault=filter
 --- response_body_like eval
@@ -399,7 +437,7 @@ end: content_filter
 
 
 
-=== TEST 26: more than nginx's buffer is held, up to llm_hold
+=== TEST 27: more than nginx's buffer is held, up to llm_hold
 --- location
 --- sim eval: "extra=$::Long; fault=error"
 --- error_code: 500
@@ -409,7 +447,7 @@ end: upstream_error
 
 
 
-=== TEST 27: .. in pieces
+=== TEST 28: .. in pieces
 --- location
 --- sim eval: "extra=$::Long; fault=error; split=100"
 --- error_code: 500
@@ -417,7 +455,7 @@ end: upstream_error
 
 
 
-=== TEST 28: what is held passes byte for byte
+=== TEST 29: what is held passes byte for byte
 --- location
 --- sim eval: "extra=$::Long; tokens=3; split=1000"
 --- response_body_like eval
@@ -425,7 +463,7 @@ qr/\Adata: \{[^\n]*"role"[^\n]*\n\ndata: \{[^\n]*x{5000}"\}\n\n(data: [^\n]*\n\n
 
 
 
-=== TEST 29: over llm_hold the stream begins, and the clock goes on
+=== TEST 30: over llm_hold the stream begins, and the clock goes on
 --- location
 llm_hold 2k;
 llm_first_token_timeout 500ms;
@@ -441,7 +479,7 @@ usage_source: none
 
 
 
-=== TEST 30: a JSON answer of the next server does not stall in a grown buffer
+=== TEST 31: a JSON answer of the next server does not stall in a grown buffer
 --- upstream
 server 127.0.0.1:$TEST_NGINX_SIM_PORT_1 max_fails=0;
 server 127.0.0.1:$TEST_NGINX_CLOSED_PORT backup;
@@ -467,7 +505,7 @@ server {
 
 
 
-=== TEST 31: a stream with a length: all there
+=== TEST 32: a stream with a length: all there
 --- http_config eval
 main::static_server('text/event-stream',
     'data: {"choices":[{"delta":{"content":"a"}}]}'
@@ -485,7 +523,7 @@ Content-Type: application/json
 
 
 
-=== TEST 32: .. and nothing in it
+=== TEST 33: .. and nothing in it
 --- http_config eval
 main::static_server('text/event-stream',
     'data: {"choices":[{"delta":{"role":"assistant"}}]}' . "\n\n")
@@ -506,7 +544,7 @@ upstream ended its stream before any content
 
 
 
-=== TEST 33: .. and an error without a blank line behind it
+=== TEST 34: .. and an error without a blank line behind it
 --- http_config eval
 main::static_server('text/event-stream', 'data: {"error":{"code":404}}')
 --- config
@@ -524,7 +562,7 @@ Content-Type: application/json
 
 
 
-=== TEST 34: a stream was asked for: a JSON error in a 200 is the same
+=== TEST 35: a stream was asked for: a JSON error in a 200 is the same
 --- http_config eval
 main::static_server('application/json',
                     '{"error_code":18,"error_msg":"Open api qps limit"}')
@@ -544,7 +582,7 @@ Content-Type: application/json
 
 
 
-=== TEST 35: .. and passes to the next server
+=== TEST 36: .. and passes to the next server
 --- upstream
 server 127.0.0.1:$TEST_NGINX_CLOSED_PORT max_fails=0;
 server 127.0.0.1:$TEST_NGINX_SIM_PORT_1 backup;
@@ -557,7 +595,7 @@ end: done
 
 
 
-=== TEST 36: a short JSON answer is an answer
+=== TEST 37: a short JSON answer is an answer
 --- http_config eval
 main::static_server('application/json',
                     '{"choices":[{"message":{"content":"a"}}]}')
@@ -575,7 +613,7 @@ Content-Type: application/json
 
 
 
-=== TEST 37: where no stream was asked for it passes, and costs nothing
+=== TEST 38: where no stream was asked for it passes, and costs nothing
 --- http_config eval
 $::Zone . main::static_server('application/json',
                               '{"error_code":18,"error_msg":"qps limit"}')
@@ -597,7 +635,7 @@ Content-Type: application/json
 
 
 
-=== TEST 38: a HEAD of a stream
+=== TEST 39: a HEAD of a stream
 --- http_config eval
 main::static_server('text/event-stream', "data: {}\n\n")
 --- config
@@ -612,7 +650,7 @@ Content-Type: text/event-stream
 
 
 
-=== TEST 39: an API that nobody knows: any data is content
+=== TEST 40: an API that nobody knows: any data is content
 --- http_config eval
 main::static_server('text/event-stream', "data: {\"error\":0}\n\n")
 --- config
@@ -627,7 +665,7 @@ GET /else
 
 
 
-=== TEST 40: a body that cannot be read is not held
+=== TEST 41: a body that cannot be read is not held
 --- location
 llm_first_token_timeout 500ms;
 --- sim: gzip=lie; tokens=3; itl=10
@@ -639,7 +677,7 @@ end: done
 
 
 
-=== TEST 41: the operator's page of an error goes before it
+=== TEST 42: the operator's page of an error goes before it
 --- location
 proxy_intercept_errors on;
 error_page 500 = @other;
@@ -652,7 +690,7 @@ location @other {
 
 
 
-=== TEST 42: a client that leaves while nothing was said
+=== TEST 43: a client that leaves while nothing was said
 --- location
 --- request
 GET /v1/models
@@ -682,7 +720,7 @@ sub {
 
 
 
-=== TEST 43: no size at all
+=== TEST 44: no size at all
 --- config
 llm_hold 0;
 --- must_die
@@ -691,7 +729,7 @@ invalid value "0" in "llm_hold": a size, or "off"
 
 
 
-=== TEST 44: not a size
+=== TEST 45: not a size
 --- config
 llm_hold on;
 --- must_die
@@ -700,7 +738,7 @@ invalid value "on" in "llm_hold": a size, or "off"
 
 
 
-=== TEST 45: an early hint goes before the header
+=== TEST 46: an early hint goes before the header
 --- skip_nginx: 3: < 1.29.0
 --- config eval
 "location /v1/ {

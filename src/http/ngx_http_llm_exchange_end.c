@@ -9,6 +9,7 @@
 #include "ngx_http_llm_account.h"
 #include "ngx_http_llm_drain.h"
 #include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_gate.h"
 #include "ngx_http_llm_live.h"
 #include "ngx_http_llm_relay.h"
 
@@ -127,6 +128,14 @@ ngx_http_llm_exchange_end_header(ngx_http_request_t *r,
     switch (rc) {
 
     case NGX_HTTP_BAD_GATEWAY:
+
+        /* nobody was left to ask: what the last one said stays */
+
+        if (ctx->exchange->first_error) {
+            ngx_http_llm_gate_last(r);
+            break;
+        }
+
         ngx_http_llm_error_prepare(r, ctx, NGX_LLM_ERR_UPSTREAM, rc,
                                    "The model server could not be reached "
                                    "or did not answer.");

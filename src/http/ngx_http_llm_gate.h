@@ -82,6 +82,16 @@ void ngx_http_llm_gate_open(ngx_http_request_t *r,
     ngx_http_llm_exchange_t *ex);
 
 /*
+ * nginx wanted to ask the next server, and there was none to be had: its 502
+ * is going to be the error that was made of the first event, with the headers
+ * of upstream that say when to come again.
+ */
+
+void ngx_http_llm_gate_last(ngx_http_request_t *r);
+void ngx_http_llm_gate_last_status(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+
+/*
  * The header of an HTTP error made of upstream's first event is being sent:
  * nothing more of upstream is wanted, and no cache keeps it.
  */

@@ -140,3 +140,62 @@ ngx_http_llm_gate_stand_in(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
         u->headers_in.status_n = like->stand_in;
     }
 }
+
+
+void
+ngx_http_llm_gate_last(ngx_http_request_t *r)
+{
+    ngx_uint_t        i, k;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h, *copy;
+
+    static ngx_str_t  names[] = {
+        ngx_string("retry-after"),
+        ngx_string("x-ratelimit-"),
+        ngx_null_string
+    };
+
+    part = &r->upstream->headers_in.headers.part;
+
+    for ( /* void */ ; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            for (k = 0; names[k].len; k++) {
+
+                if (h[i].key.len < names[k].len
+                    || ngx_strncmp(h[i].lowcase_key, names[k].data,
+                                   names[k].len)
+                       != 0)
+                {
+                    continue;
+                }
+
+                copy = ngx_list_push(&r->headers_out.headers);
+                if (copy == NULL) {
+                    return;
+                }
+
+                *copy = h[i];
+                ngx_http_llm_header_last(copy);
+            }
+        }
+    }
+}
+
+
+void
+ngx_http_llm_gate_last_status(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    if (r->err_status == NGX_HTTP_BAD_GATEWAY
+        && ctx->exchange
+        && ctx->exchange->finalized
+        && ctx->exchange->first_error
+        && ctx->error_body.len
+        && ctx->error_uri_changes == r->uri_changes)
+    {
+        r->err_status = ctx->error_status;
+        r->headers_out.status = ctx->error_status;
+    }
+}
