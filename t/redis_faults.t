@@ -39,6 +39,7 @@ flushed_scripts();
 flushed_budgets();
 no_scripts_allowed();
 failover();
+clock_is_set();
 fake();
 greeting();
 
@@ -386,6 +387,34 @@ sub failover {
     $Redis->call('REPLICAOF', 'NO', 'ONE');
     $other->stop;
     done('failover');
+}
+
+
+# its state is an hour ahead: as if its clock had been set back
+
+sub clock_is_set {
+    node(rate => '6000/h', burst => 1000);
+    $Node->ask(900, sim => 'tokens=900; itl=0');
+    LlmRedis::await('settled', sub { LlmNode::charges($Redis) == 0 });
+
+    shift_clock(3600);
+    is($Node->ask(50)->status, 200, 'the clock goes back: no rejection');
+
+    shift_clock(-3600);
+    is($Node->ask(500)->status, 429, 'it goes forward: no free refill');
+    done('clock');
+}
+
+
+# as if the server's clock had been set by so many seconds the other way
+
+sub shift_clock {
+    my ($seconds) = @_;
+    my $key = LlmNode::name_of();
+    my @state = split / /, $Redis->call('HGET', $key, 't');
+
+    $state[0] += $seconds * 1000 * 1000;
+    $Redis->call('HSET', $key, 't', "@state");
 }
 
 

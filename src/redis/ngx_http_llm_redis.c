@@ -52,6 +52,13 @@ ngx_http_llm_redis_start(ngx_http_llm_redis_t *redis, ngx_cycle_t *cycle)
 
     redis->map = map;
 
+    redis->seen = ngx_pcalloc(cycle->pool,
+                              NGX_HTTP_LLM_REDIS_SEEN
+                              * sizeof(ngx_http_llm_redis_visit_t));
+    if (redis->seen == NULL) {
+        return NGX_ERROR;
+    }
+
     map->links[0] = ngx_http_llm_redis_link_create(redis, NULL);
     if (map->links[0] == NULL) {
         return NGX_ERROR;
@@ -319,6 +326,12 @@ ngx_http_llm_redis_store(ngx_http_llm_redis_call_t *call)
     call->link = NULL;
     call->sent = 0;
     call->hops = 0;
+
+    /* its last argument: time goes on until it is sent */
+
+    ngx_memcpy(call->text + call->text_bytes - (sizeof("\r\n") - 1)
+               - NGX_HTTP_LLM_REDIS_SINCE, NGX_HTTP_LLM_REDIS_UNKNOWN,
+               NGX_HTTP_LLM_REDIS_SINCE);
 
     ngx_queue_insert_tail(&redis->journal, &call->queue);
     redis->njournal++;

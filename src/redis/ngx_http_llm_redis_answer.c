@@ -71,6 +71,14 @@ ngx_http_llm_redis_done(ngx_http_llm_redis_call_t *call, redisReply *reply)
         return;
     }
 
+    /* these write the time down whatever they answer */
+
+    if (call->script == NGX_HTTP_LLM_REDIS_RESERVE
+        || call->script == NGX_HTTP_LLM_REDIS_LEASE)
+    {
+        ngx_http_llm_redis_seen_answer(call->charge.redis, &call->visit);
+    }
+
     ngx_http_llm_redis_answer(call, &answer);
 }
 

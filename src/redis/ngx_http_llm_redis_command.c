@@ -26,6 +26,8 @@ typedef struct {
     u_char        key[NGX_HTTP_LLM_REDIS_KEY];
     u_char        policy[NGX_HTTP_LLM_REDIS_KEY];
     u_char        id[2 * NGX_HTTP_LLM_REDIS_ID];
+
+    ngx_http_llm_redis_visit_t  visit;
 } ngx_http_llm_redis_line_t;
 
 
@@ -36,6 +38,7 @@ static void ngx_http_llm_redis_line_text(ngx_http_llm_redis_line_t *line,
     const u_char *text, size_t len);
 static void ngx_http_llm_redis_line_number(ngx_http_llm_redis_line_t *line,
     int64_t number);
+static void ngx_http_llm_redis_line_since(ngx_http_llm_redis_line_t *line);
 static void ngx_http_llm_redis_line_budget(ngx_http_llm_redis_line_t *line,
     const ngx_llm_rate_t *rate, int64_t cost);
 static ngx_http_llm_redis_call_t *ngx_http_llm_redis_line_end(
@@ -63,7 +66,7 @@ ngx_http_llm_redis_command(ngx_http_llm_redis_script_e script,
         ngx_http_llm_redis_line_budget(&line, &charge->rates[b], costs[b]);
     }
 
-    ngx_http_llm_redis_line_number(&line, -1);
+    ngx_http_llm_redis_line_since(&line);
 
     for (b = 0; debts && b < NGX_HTTP_LLM_REDIS_BUDGETS; b++) {
         ngx_http_llm_redis_line_number(&line, debts[b]);
@@ -97,7 +100,7 @@ ngx_http_llm_redis_command_raise(const ngx_http_llm_redis_charge_t *charge,
     ngx_http_llm_redis_line_number(&line, least);
     ngx_http_llm_redis_line_budget(&line, &charge->rates[0], need);
     ngx_http_llm_redis_line_number(&line, most);
-    ngx_http_llm_redis_line_number(&line, -1);
+    ngx_http_llm_redis_line_since(&line);
 
     return ngx_http_llm_redis_line_end(&line, charge,
                                        NGX_HTTP_LLM_REDIS_RAISE);
@@ -135,6 +138,8 @@ ngx_http_llm_redis_line_start(ngx_http_llm_redis_line_t *line,
     p = ngx_slprintf(line->key, last, "%V{%V:%*s}", &redis->prefix,
                      &charge->zone, sizeof(digest), digest);
     ngx_http_llm_redis_line_text(line, line->key, p - line->key);
+    ngx_http_llm_redis_seen_ask(redis, &line->visit, line->key,
+                                p - line->key);
 
     if (policy) {
         last = line->policy + sizeof(line->policy);
@@ -172,6 +177,27 @@ ngx_http_llm_redis_line_number(ngx_http_llm_redis_line_t *line,
 }
 
 
+/* always as long: what is sent later does not know any more */
+
+static void
+ngx_http_llm_redis_line_since(ngx_http_llm_redis_line_t *line)
+{
+    u_char  *text;
+
+    text = line->numbers[line->nnumbers++];
+
+    if (line->visit.since_us < 0) {
+        ngx_memcpy(text, NGX_HTTP_LLM_REDIS_UNKNOWN,
+                   NGX_HTTP_LLM_REDIS_SINCE);
+
+    } else {
+        ngx_sprintf(text, "%016L", line->visit.since_us);
+    }
+
+    ngx_http_llm_redis_line_text(line, text, NGX_HTTP_LLM_REDIS_SINCE);
+}
+
+
 static void
 ngx_http_llm_redis_line_budget(ngx_http_llm_redis_line_t *line,
     const ngx_llm_rate_t *rate, int64_t cost)
@@ -197,6 +223,7 @@ ngx_http_llm_redis_line_end(ngx_http_llm_redis_line_t *line,
     }
 
     call->charge = *charge;
+    call->visit = line->visit;
     call->slot = ngx_http_llm_redis_slot(line->key, line->lens[3]);
 
     return call;

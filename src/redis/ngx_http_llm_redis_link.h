@@ -57,6 +57,13 @@
 #define NGX_HTTP_LLM_REDIS_SLOTS       16384
 #define NGX_HTTP_LLM_REDIS_LINKS       128
 
+/* budgets of which a worker knows when it visited them */
+#define NGX_HTTP_LLM_REDIS_SEEN        4096
+
+/* microseconds since the last visit: digits, and what says nothing */
+#define NGX_HTTP_LLM_REDIS_SINCE       16
+#define NGX_HTTP_LLM_REDIS_UNKNOWN     "-000000000000001"
+
 #define NGX_HTTP_LLM_REDIS_REASON      192
 
 /* longest key: its prefix and the zone's name are limited */
@@ -100,6 +107,15 @@ typedef void (*ngx_http_llm_redis_done_pt)(ngx_http_llm_redis_call_t *call,
     redisReply *reply);
 
 
+/* a budget, and when a script was sent there; by a clock that nobody sets */
+
+typedef struct {
+    uint64_t                      key;
+    int64_t                       at_us;
+    int64_t                       since_us;
+} ngx_http_llm_redis_visit_t;
+
+
 struct ngx_http_llm_redis_call_s {
     /* of the link, in the order of the replies; or of the journal */
     ngx_queue_t                   queue;
@@ -134,6 +150,7 @@ struct ngx_http_llm_redis_call_s {
     void                         *data;
 
     ngx_http_llm_redis_charge_t   charge;
+    ngx_http_llm_redis_visit_t    visit;
 };
 
 
@@ -240,6 +257,9 @@ struct ngx_http_llm_redis_s {
 
     ngx_event_t                   tick;
 
+    /* by the budgets' hashes; NULL: nothing is known */
+    ngx_http_llm_redis_visit_t   *seen;
+
     /* ngx_current_msec; 0: never */
     ngx_msec_t                    said_ms;
     ngx_uint_t                    stopping;
@@ -255,6 +275,16 @@ ngx_int_t ngx_http_llm_redis_scripts(ngx_conf_t *cf,
 
 char *ngx_http_llm_redis_url(ngx_conf_t *cf, ngx_http_llm_redis_t *redis,
     ngx_str_t url);
+
+/*
+ * A visit of a budget begins: since_us says when the last one did, -1: not
+ * known.  Its answer has come, and the script has written the time down.
+ */
+
+void ngx_http_llm_redis_seen_ask(ngx_http_llm_redis_t *redis,
+    ngx_http_llm_redis_visit_t *visit, const u_char *key, size_t len);
+void ngx_http_llm_redis_seen_answer(ngx_http_llm_redis_t *redis,
+    const ngx_http_llm_redis_visit_t *visit);
 
 /* links; addr NULL: the configured addresses in turn.  NULL: no memory */
 
