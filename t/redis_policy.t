@@ -25,6 +25,7 @@ delays();
 narrows_only();
 raises();
 not_lua();
+readme();
 
 $Redis->stop;
 
@@ -151,4 +152,35 @@ sub not_lua {
     ok(1, 'one that cannot be read is told at the start');
     is($Node->ask(10)->status, 200, 'the fallback decides');
     done('not Lua');
+}
+
+
+# the example of the documentation
+
+sub readme {
+    open my $in, '<', 'README.md' or die "README.md: $!\n";
+    my ($policy) = join('', <$in>) =~ /^```lua\n(.*?)^```$/ms;
+
+    node($policy, burst => 20_000, limit => 'wait=3s', rate => '1000/s');
+
+    is($Node->ask(8000, model => 'big')->status, 200,
+       'README: the big model has 8,000 tokens');
+
+    my $no = $Node->ask(8001, model => 'big');
+
+    is($no->status, 429, 'not more');
+    like($no->body, qr/The big model takes 8,000 tokens at once\./,
+         'for its reason');
+
+    my $live = $Node->open(19_000, sim => 'tokens=19000; itl=20');
+
+    is($live->status, 200, 'another model has more');
+
+    my $late = $Node->ask(100);
+
+    is($late->status, 200, 'when nearly all is used');
+    cmp_ok($Node->logged($late)->{wait}, '>=', 1.9, 'who comes waits');
+
+    $live->close;
+    done('README');
 }

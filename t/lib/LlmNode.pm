@@ -88,7 +88,8 @@ sub open {
     my $key = $options{key} // 'k';
     my $id = join '-', $self->{port}, ++$self->{asked};
     my $client = LlmClient->open($self->{port},
-        body => '{"model":"sim","stream":true,"max_tokens":' . $tokens
+        body => '{"model":"' . ($options{model} // 'sim')
+                . '","stream":true,"max_tokens":' . $tokens
                 . ',"messages":[{"role":"user","content":"hello"}]}',
         sim => $options{sim} // 'tokens=1; itl=0',
         headers => { Authorization => $key, 'X-Request' => $id,
