@@ -266,7 +266,7 @@ sub with_tokens {
     $sum += $_ for values %$count;
     ($most) = sort { $b <=> $a } values %$count;
     cmp_ok($most, '<', $sum / 2, "$name: none is flooded");
-    note("$name: ", join " ", map { "$_=$count->{$_}" } sort keys %$count);
+    diag("$name: ", join " ", map { "$_=$count->{$_}" } sort keys %$count);
 
     # those that were cut off have been noticed
 
