@@ -194,25 +194,26 @@ sub in_its_order {
 # without key=, those that share all their budgets are one key
 
 sub shared_by_budget {
-    my (@clients, @lines);
+    my ($hold, @clients, @lines);
 
     start(servers => [1], seats => 1,
           http => 'llm_limit_zone $http_x_key zone=k:1m requests=1000/s;'
                   . 'llm_limit_zone all zone=all:1m requests=1000/s;',
           location => 'llm_limit zone=all; llm_limit zone=k;');
 
-    push @clients, ask(0, sim => 'tokens=40; itl=4');
-    LlmClient::await_header(@clients);
+    $hold = ask(0, sim => $Hold);
+    $hold->status;
 
     for my $n (1 .. 9) {
         push @clients, ask($n, key => $n < 7 ? 'a' : 'b');
         await_waiting($n);
     }
 
+    $hold->close;
     LlmClient::await_end(@clients);
     @lines = logged(10);
 
-    is(in_order(@lines), '0 1 7 2 8 3 9 4 5 6',
+    is(in_order(@lines), '1 7 2 8 3 9 4 5 6',
        'shared by budget: keys have turns');
 
     end('shared by budget');
