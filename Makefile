@@ -360,6 +360,18 @@ bench-redis: build tools
 	@tools/install-deps perl redis
 	@$(tests_env) bench/redis
 
+##   bench-streams  memory and latency of streams, beside stock nginx
+.PHONY: bench-streams
+bench-streams: build tools
+	@$(tests_env) bench/streams
+
+##   minutes   the three clocks and the heartbeat at the scale of minutes
+.PHONY: minutes
+minutes: build tools
+	@tools/install-deps perl suites
+	@$(tests_env) prove -It/lib t/slow/minutes.t
+
+
 ##   clean     removes build/
 .PHONY: clean
 clean:
