@@ -125,6 +125,7 @@ sub run {
           '--batch', BATCH, '--chunk', CHUNK, '--prefix-cache', CACHE, @slow);
     await($sim, "$dir/servers.log");
 
+    unlink "$dir/error.log";
     $self->configure($run{balancer}, $port, $sim .. $last);
     start("$dir/nginx.log", $self->{nginx}, '-p', $dir, '-c',
           "$dir/nginx.conf", '-e', "$dir/error.log");
@@ -140,6 +141,8 @@ sub run {
 
     $result->{cpu} = $cpu_s / (time - $before[0]);
     $result->{compress} = $compress;
+    $result->{alerts} = grep { /\[(?:alert|emerg|crit)\]/ }
+                             lines("$dir/error.log");
 
     return $result;
 }
@@ -178,7 +181,8 @@ sub fetch_stats {
 # with both goals; hits: cached share of the prompts' tokens; busy: share of
 # the time in which the servers had work; busiest: the busiest one's over
 # their mean; late: by how much the ends of the steps came late, on average,
-# ms; due_late: likewise the requests; lost: requests that failed
+# ms; due_late: likewise the requests; lost: requests that failed; alerts:
+# such lines in nginx's log
 
 sub measure {
     my ($self, $compress, $load, $stats) = @_;
