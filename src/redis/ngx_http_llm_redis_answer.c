@@ -186,6 +186,8 @@ ngx_http_llm_redis_say(ngx_http_llm_redis_link_t *link,
 
     redis->said_ms = ngx_current_msec;
 
+    ngx_http_llm_redis_printable((u_char *) reply->str, reply->len);
+
     ngx_log_error(NGX_LOG_ERR, redis->log, 0,
                   "llm redis: %s\"%V\" cannot decide, %V: %s",
                   policy ? "script of " : "", &redis->name,

@@ -112,6 +112,8 @@ ngx_http_llm_redis_link_drop(ngx_http_llm_redis_link_t *link,
     p = ngx_vslprintf(reason, reason + sizeof(reason), fmt, args);
     va_end(args);
 
+    ngx_http_llm_redis_printable(reason, p - reason);
+
     ngx_http_llm_redis_io_shut(link);
 
     ngx_http_llm_redis_link_say(link, 0, reason, p - reason);
@@ -226,7 +228,15 @@ ngx_http_llm_redis_link_close(ngx_http_llm_redis_link_t *link)
 static void
 ngx_http_llm_redis_link_retry(ngx_event_t *ev)
 {
-    ngx_http_llm_redis_link_connect(ev->data);
+    ngx_http_llm_redis_link_t  *link;
+
+    link = ev->data;
+
+    /* one that has left the cluster is not missed */
+
+    if (!link->fixed || link->used) {
+        ngx_http_llm_redis_link_connect(link);
+    }
 }
 
 

@@ -377,6 +377,10 @@ ngx_int_t ngx_http_llm_redis_read(const redisReply *reply,
 
 ngx_uint_t ngx_http_llm_redis_says(const redisReply *reply, const char *word);
 
+/* what a server says is one line of a log */
+
+void ngx_http_llm_redis_printable(u_char *text, size_t len);
+
 /* the map */
 
 ngx_uint_t ngx_http_llm_redis_slot(const u_char *key, size_t len);

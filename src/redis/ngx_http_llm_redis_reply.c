@@ -207,3 +207,16 @@ ngx_http_llm_redis_says(const redisReply *reply, const char *word)
 
     return 0;
 }
+
+
+void
+ngx_http_llm_redis_printable(u_char *text, size_t len)
+{
+    size_t  i;
+
+    for (i = 0; i < len; i++) {
+        if (text[i] < 0x20 || text[i] >= 0x7f) {
+            text[i] = '.';
+        }
+    }
+}
