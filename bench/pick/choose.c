@@ -47,12 +47,8 @@ typedef struct {
 
 /* what a choice compares with */
 typedef struct {
-    uint64_t            prefill_work;
-    uint64_t            prefill_ms;
-    uint64_t            decode_work;
-    uint64_t            decode_ms;
-    uint32_t            token_ns;
-    uint32_t            write_ns;
+    double              read_ns;
+    double              write_ns;
 } pick_scale_t;
 
 
@@ -278,23 +274,25 @@ pick_module(pick_request_t *r)
 static void
 pick_scale(pick_scale_t *scale)
 {
-    uint32_t         i;
-    ngx_llm_speed_t  none = { 0, 0 };
+    uint32_t  i;
+    uint64_t  prefill_work, prefill_ms, decode_work, decode_ms;
 
-    memset(scale, 0, sizeof(pick_scale_t));
+    prefill_work = 0;
+    prefill_ms = 0;
+    decode_work = 0;
+    decode_ms = 0;
 
     for (i = 0; i < pick_conf.servers; i++) {
-        scale->prefill_work += pick_known[i].prefill.work;
-        scale->prefill_ms += pick_known[i].prefill.time_ms;
-        scale->decode_work += pick_known[i].decode.work;
-        scale->decode_ms += pick_known[i].decode.time_ms;
+        prefill_work += pick_known[i].prefill.work;
+        prefill_ms += pick_known[i].prefill.time_ms;
+        decode_work += pick_known[i].decode.work;
+        decode_ms += pick_known[i].decode.time_ms;
     }
 
-    scale->token_ns = ngx_llm_speed_ns(none, &pick_prefill,
-                                       scale->prefill_work,
-                                       scale->prefill_ms);
-    scale->write_ns = ngx_llm_speed_ns(none, &pick_decode,
-                                       scale->decode_work, scale->decode_ms);
+    scale->read_ns = ngx_llm_speed_mean_ns(&pick_prefill, prefill_work,
+                                           prefill_ms);
+    scale->write_ns = ngx_llm_speed_mean_ns(&pick_decode, decode_work,
+                                            decode_ms);
 }
 
 
@@ -303,7 +301,6 @@ pick_candidate(ngx_llm_candidate_t *candidate, const pick_scale_t *scale,
     const pick_request_t *r, uint32_t prompt, uint32_t server)
 {
     double         ns, capacity;
-    uint32_t       write_ns;
     pick_known_t  *known;
     pick_place_t  *place;
 
@@ -335,18 +332,13 @@ pick_candidate(ngx_llm_candidate_t *candidate, const pick_scale_t *scale,
         candidate->uncached -= candidate->held;
     }
 
-    candidate->token_ns = ngx_llm_speed_ns(known->prefill,
-                                           &pick_prefill,
-                                           scale->prefill_work,
-                                           scale->prefill_ms);
+    candidate->token_ns = ngx_llm_speed_cost(
+        ngx_llm_speed_ns(known->prefill, &pick_prefill, scale->read_ns));
 
-    write_ns = ngx_llm_speed_ns(known->decode, &pick_decode,
-                                scale->decode_work, scale->decode_ms);
+    ns = NGX_LLM_SPEED_REQUEST_TOKENS * scale->read_ns / scale->write_ns
+         * ngx_llm_speed_ns(known->decode, &pick_decode, scale->write_ns);
 
-    ns = ngx_llm_speed_request_ns(scale->token_ns, write_ns, scale->write_ns)
-         * pick_conf.request;
-
-    candidate->request_ns = ns < UINT32_MAX ? (uint32_t) ns : UINT32_MAX;
+    candidate->request_ns = ngx_llm_speed_cost(ns * pick_conf.request);
 }
 
 

@@ -5,8 +5,6 @@
  */
 
 
-#include <string.h>
-
 #include "ngx_llm_pick.h"
 
 
@@ -21,8 +19,7 @@
 
 
 static void ngx_llm_pick_compare(ngx_llm_pick_t *pick,
-    const ngx_llm_candidate_t *candidate, uint32_t random);
-static double ngx_llm_pick_score(const ngx_llm_candidate_t *candidate);
+    const ngx_llm_candidate_t *candidate, double load_ns, uint32_t random);
 static double ngx_llm_pick_load(const ngx_llm_candidate_t *candidate);
 
 
@@ -30,34 +27,38 @@ void
 ngx_llm_pick_fold(ngx_llm_pick_t *pick, const ngx_llm_candidate_t *candidate,
     uint32_t random)
 {
-    pick->load_ns += ngx_llm_pick_load(candidate);
+    double  load_ns;
+
+    load_ns = ngx_llm_pick_load(candidate);
+
+    pick->load_ns += load_ns;
     pick->weight += candidate->weight;
 
     if (candidate->warm && pick->nwarm < NGX_LLM_PICK_WARM) {
         pick->warm[pick->nwarm++] = *candidate;
     }
 
-    ngx_llm_pick_compare(pick, candidate, random);
+    ngx_llm_pick_compare(pick, candidate, load_ns, random);
 }
 
 
 const ngx_llm_candidate_t *
 ngx_llm_pick_end(ngx_llm_pick_t *pick, uint32_t bound_1000, uint32_t random)
 {
-    double                bound, load;
-    uint32_t              i;
-    ngx_llm_pick_t        warm;
+    double          bound_ns, load_ns;
+    uint32_t        i;
+    ngx_llm_pick_t  warm;
 
-    memset(&warm, 0, sizeof(ngx_llm_pick_t));
+    warm.ties = 0;
 
-    bound = pick->load_ns * bound_1000 / 1000;
+    bound_ns = pick->load_ns * bound_1000 / 1000;
 
     for (i = 0; i < pick->nwarm; i++) {
-        load = ngx_llm_pick_load(&pick->warm[i]);
+        load_ns = ngx_llm_pick_load(&pick->warm[i]);
 
-        if (load * pick->weight <= bound * pick->warm[i].weight) {
+        if (load_ns * pick->weight <= bound_ns * pick->warm[i].weight) {
             random = ngx_llm_pick_again(random);
-            ngx_llm_pick_compare(&warm, &pick->warm[i], random);
+            ngx_llm_pick_compare(&warm, &pick->warm[i], load_ns, random);
         }
     }
 
@@ -72,43 +73,33 @@ ngx_llm_pick_end(ngx_llm_pick_t *pick, uint32_t bound_1000, uint32_t random)
 
 static void
 ngx_llm_pick_compare(ngx_llm_pick_t *pick,
-    const ngx_llm_candidate_t *candidate, uint32_t random)
+    const ngx_llm_candidate_t *candidate, double load_ns, uint32_t random)
 {
-    double  best, score;
+    double  best, score, score_ns;
 
-    best = 0;
-    score = 0;
+    score_ns = load_ns
+               + ((double) candidate->uncached - candidate->held)
+                 * candidate->token_ns
+               + candidate->request_ns;
 
     if (pick->ties) {
-        best = ngx_llm_pick_score(&pick->best) * candidate->weight;
-        score = ngx_llm_pick_score(candidate) * pick->best.weight;
-    }
+        best = pick->score_ns * candidate->weight;
+        score = score_ns * pick->best.weight;
 
-    if (score > best) {
-        return;
-    }
+        if (score > best) {
+            return;
+        }
 
-    if (pick->ties == 0 || score < best) {
-        pick->best = *candidate;
+        pick->ties = (score < best) ? 1 : pick->ties + 1;
+
+    } else {
         pick->ties = 1;
-        return;
     }
-
-    pick->ties++;
 
     if (ngx_llm_pick_is_one_of(pick->ties, random)) {
         pick->best = *candidate;
+        pick->score_ns = score_ns;
     }
-}
-
-
-static double
-ngx_llm_pick_score(const ngx_llm_candidate_t *candidate)
-{
-    return ngx_llm_pick_load(candidate)
-           + ((double) candidate->uncached - candidate->held)
-             * candidate->token_ns
-           + candidate->request_ns;
 }
 
 

@@ -82,6 +82,9 @@ typedef struct {
     /* candidates that tied with the best, itself included; 0: none yet */
     uint32_t              ties;
 
+    /* the best one's, without its weight */
+    double                score_ns;
+
     uint32_t              nwarm;
     ngx_llm_candidate_t   warm[NGX_LLM_PICK_WARM];
 

@@ -8,6 +8,10 @@
 #include "ngx_llm_speed.h"
 
 
+/* a token: with others' tokens in between at most, and in 32 bits */
+#define NGX_LLM_SPEED_MIN_NS  1e3
+#define NGX_LLM_SPEED_MAX_NS  4e9
+
 /* a capacity goes so far towards a hit beyond it, or a miss within it */
 #define NGX_LLM_CACHE_UP    2
 #define NGX_LLM_CACHE_DOWN  8
@@ -73,43 +77,45 @@ ngx_llm_speed_learn(ngx_llm_speed_t speed, const ngx_llm_speed_kind_t *kind,
 }
 
 
-uint32_t
-ngx_llm_speed_ns(ngx_llm_speed_t speed, const ngx_llm_speed_kind_t *kind,
-    uint64_t work, uint64_t time_ms)
+double
+ngx_llm_speed_mean_ns(const ngx_llm_speed_kind_t *kind, uint64_t work,
+    uint64_t time_ms)
 {
-    double  mean_ns, ns;
+    double  mean_ns;
 
     mean_ns = (work && time_ms) ? time_ms * 1e6 / work : kind->default_ns;
 
-    /* a token in 1 us to 4 s: with others' tokens in between, and in 32 bits */
+    if (mean_ns < NGX_LLM_SPEED_MIN_NS) {
+        return NGX_LLM_SPEED_MIN_NS;
+    }
 
-    mean_ns = (mean_ns < 1e3) ? 1e3 : mean_ns;
-    mean_ns = (mean_ns > UINT32_MAX) ? UINT32_MAX : mean_ns;
+    return (mean_ns < NGX_LLM_SPEED_MAX_NS) ? mean_ns : NGX_LLM_SPEED_MAX_NS;
+}
+
+
+double
+ngx_llm_speed_ns(ngx_llm_speed_t speed, const ngx_llm_speed_kind_t *kind,
+    double mean_ns)
+{
+    double  least_ns, most_ns, ns;
 
     ns = (speed.time_ms * 1e6 + mean_ns * kind->prior)
          / ((double) speed.work + kind->prior);
 
-    if (ns < mean_ns / NGX_LLM_SPEED_RANGE) {
-        ns = mean_ns / NGX_LLM_SPEED_RANGE;
+    least_ns = mean_ns * (1.0 / NGX_LLM_SPEED_RANGE);
+    most_ns = mean_ns * NGX_LLM_SPEED_RANGE;
+
+    if (ns < least_ns) {
+        return least_ns;
     }
 
-    if (ns > mean_ns * NGX_LLM_SPEED_RANGE) {
-        ns = mean_ns * NGX_LLM_SPEED_RANGE;
-    }
-
-    return (ns < UINT32_MAX) ? (uint32_t) ns : UINT32_MAX;
+    return (ns < most_ns) ? ns : most_ns;
 }
 
 
 uint32_t
-ngx_llm_speed_request_ns(uint32_t mean_token_ns, uint32_t write_ns,
-    uint32_t mean_write_ns)
+ngx_llm_speed_cost(double ns)
 {
-    double  ns;
-
-    ns = (double) mean_token_ns * NGX_LLM_SPEED_REQUEST_TOKENS
-         * write_ns / (mean_write_ns ? mean_write_ns : 1);
-
     if (ns < 1) {
         return 1;
     }

@@ -77,16 +77,21 @@ ngx_llm_speed_t ngx_llm_speed_learn(ngx_llm_speed_t speed,
     const ngx_llm_speed_kind_t *kind, uint32_t work, uint32_t time_ms);
 
 /*
- * ns for a token: of a server, beside the sums over all of them.  Never 0.
+ * ns for a token: in the mean, by the sums over all servers, and of one of
+ * them.  The mean is 1 us to 4 s.
  */
 
-uint32_t ngx_llm_speed_ns(ngx_llm_speed_t speed,
-    const ngx_llm_speed_kind_t *kind, uint64_t work, uint64_t time_ms);
+double ngx_llm_speed_mean_ns(const ngx_llm_speed_kind_t *kind, uint64_t work,
+    uint64_t time_ms);
+double ngx_llm_speed_ns(ngx_llm_speed_t speed,
+    const ngx_llm_speed_kind_t *kind, double mean_ns);
 
-/* what a request in flight adds, by what tokens take there and in the mean */
+/*
+ * A comparison has 32 bits for what a token takes, and for what a request in
+ * flight adds: that goes by how fast tokens are written there.  Never 0.
+ */
 
-uint32_t ngx_llm_speed_request_ns(uint32_t mean_token_ns, uint32_t write_ns,
-    uint32_t mean_write_ns);
+uint32_t ngx_llm_speed_cost(double ns);
 
 
 /*

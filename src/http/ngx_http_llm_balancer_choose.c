@@ -102,8 +102,9 @@ static void
 ngx_http_llm_balancer_look(ngx_http_llm_peer_data_t *lp,
     ngx_http_llm_scale_t *scale)
 {
+    uint64_t                       prefill_work, prefill_ms;
+    uint64_t                       decode_work, decode_ms;
     ngx_uint_t                     i;
-    ngx_llm_speed_t                none;
     ngx_http_llm_known_t          *known;
     ngx_http_llm_balancer_list_t  *list;
 
@@ -125,24 +126,25 @@ ngx_http_llm_balancer_look(ngx_http_llm_peer_data_t *lp,
 
     ngx_http_llm_learn_look(lp->conf->zone, list->slots, list->nslots, known);
 
+    prefill_work = 0;
+    prefill_ms = 0;
+    decode_work = 0;
+    decode_ms = 0;
+
     for (i = 0; i < list->nslots; i++) {
-        scale->prefill_work += known[i].prefill.work;
-        scale->prefill_ms += known[i].prefill.time_ms;
-        scale->decode_work += known[i].decode.work;
-        scale->decode_ms += known[i].decode.time_ms;
+        prefill_work += known[i].prefill.work;
+        prefill_ms += known[i].prefill.time_ms;
+        decode_work += known[i].decode.work;
+        decode_ms += known[i].decode.time_ms;
     }
 
-    /* of a server of which nothing is known */
+    scale->read_ns = ngx_llm_speed_mean_ns(&ngx_llm_speed_prefill,
+                                           prefill_work, prefill_ms);
+    scale->write_ns = ngx_llm_speed_mean_ns(&ngx_llm_speed_decode,
+                                            decode_work, decode_ms);
 
-    none.work = 0;
-    none.time_ms = 0;
-
-    scale->mean_token_ns = ngx_llm_speed_ns(none, &ngx_llm_speed_prefill,
-                                            scale->prefill_work,
-                                            scale->prefill_ms);
-    scale->mean_write_ns = ngx_llm_speed_ns(none, &ngx_llm_speed_decode,
-                                            scale->decode_work,
-                                            scale->decode_ms);
+    scale->request_per_write = NGX_LLM_SPEED_REQUEST_TOKENS * scale->read_ns
+                               / scale->write_ns;
 }
 
 
@@ -151,8 +153,9 @@ ngx_http_llm_balancer_candidate(ngx_http_llm_peer_data_t *lp,
     ngx_http_llm_scale_t *scale, ngx_http_upstream_rr_peer_t *peer,
     ngx_uint_t index, ngx_llm_candidate_t *candidate)
 {
-    uint32_t              distance;
-    ngx_http_llm_load_t  *load;
+    uint32_t               distance;
+    ngx_http_llm_load_t   *load;
+    ngx_http_llm_place_t  *place;
 
     load = &lp->list->loads[index];
 
@@ -170,12 +173,22 @@ ngx_http_llm_balancer_candidate(ngx_http_llm_peer_data_t *lp,
     candidate->token_ns = 0;
     candidate->request_ns = 1;
 
-    candidate->warm = ngx_http_llm_balancer_place(lp, scale, index, &distance)
-                      != NULL;
+    place = ngx_http_llm_balancer_place(lp, scale, index, &distance);
 
-    if (lp->conf->cost == NGX_HTTP_LLM_COST_TOKENS) {
-        ngx_http_llm_balancer_costs(lp, scale, candidate);
+    candidate->warm = (place != NULL);
+
+    if (lp->conf->cost == NGX_HTTP_LLM_COST_REQUESTS) {
+        return;
     }
+
+    if (place) {
+        candidate->held =
+            ngx_llm_cache_tokens(lp->list->known[index].capacity, distance,
+                                 place->tokens, lp->prompt);
+        candidate->uncached -= candidate->held;
+    }
+
+    ngx_http_llm_balancer_costs(lp, scale, candidate);
 }
 
 
@@ -183,32 +196,17 @@ static void
 ngx_http_llm_balancer_costs(ngx_http_llm_peer_data_t *lp,
     ngx_http_llm_scale_t *scale, ngx_llm_candidate_t *candidate)
 {
-    uint32_t               distance, write_ns;
     ngx_http_llm_known_t  *known;
-    ngx_http_llm_place_t  *place;
 
     known = &lp->list->known[candidate->index];
 
-    place = ngx_http_llm_balancer_place(lp, scale, candidate->index,
-                                        &distance);
+    candidate->token_ns = ngx_llm_speed_cost(
+        ngx_llm_speed_ns(known->prefill, &ngx_llm_speed_prefill,
+                         scale->read_ns));
 
-    if (place) {
-        candidate->held = ngx_llm_cache_tokens(known->capacity, distance,
-                                               place->tokens, lp->prompt);
-        candidate->uncached -= candidate->held;
-    }
-
-    candidate->token_ns = ngx_llm_speed_ns(known->prefill,
-                                           &ngx_llm_speed_prefill,
-                                           scale->prefill_work,
-                                           scale->prefill_ms);
-
-    write_ns = ngx_llm_speed_ns(known->decode, &ngx_llm_speed_decode,
-                                scale->decode_work, scale->decode_ms);
-
-    candidate->request_ns = ngx_llm_speed_request_ns(scale->mean_token_ns,
-                                                     write_ns,
-                                                     scale->mean_write_ns);
+    candidate->request_ns = ngx_llm_speed_cost(
+        ngx_llm_speed_ns(known->decode, &ngx_llm_speed_decode, scale->write_ns)
+        * scale->request_per_write);
 }
 
 

@@ -91,14 +91,12 @@ typedef struct {
 typedef struct {
     ngx_http_llm_place_t               places[NGX_HTTP_LLM_PLACES];
 
-    /* sums over all servers: tokens, ms */
-    uint64_t                           prefill_work;
-    uint64_t                           prefill_ms;
-    uint64_t                           decode_work;
-    uint64_t                           decode_ms;
+    /* ns in the mean: to read a prompt's token, and between two of an answer */
+    double                             read_ns;
+    double                             write_ns;
 
-    uint32_t                           mean_token_ns;
-    uint32_t                           mean_write_ns;
+    /* what a request in flight adds, over what a token takes to be written */
+    double                             request_per_write;
 } ngx_http_llm_scale_t;
 
 

@@ -34,17 +34,21 @@ learn(ngx_llm_speed_t speed, size_t times, uint32_t work, uint32_t ns)
 
 /* beside others that have done a million tokens in 50 us each */
 
-static uint32_t
+static double
 ns(ngx_llm_speed_t speed)
 {
-    return ngx_llm_speed_ns(speed, &ngx_llm_speed_prefill,
-                            1000000 + (uint64_t) speed.work,
-                            50000 + (uint64_t) speed.time_ms);
+    double  mean_ns;
+
+    mean_ns = ngx_llm_speed_mean_ns(&ngx_llm_speed_prefill,
+                                    1000000 + (uint64_t) speed.work,
+                                    50000 + (uint64_t) speed.time_ms);
+
+    return ngx_llm_speed_ns(speed, &ngx_llm_speed_prefill, mean_ns);
 }
 
 
 static int
-near(uint32_t got, double want)
+near(double got, double want)
 {
     return got > want * 0.9 && got < want * 1.1;
 }
@@ -55,7 +59,7 @@ test_speed(void)
 {
     ngx_llm_speed_t  speed;
 
-    tap_int(ngx_llm_speed_ns(none, &ngx_llm_speed_prefill, 0, 0),
+    tap_int(ngx_llm_speed_mean_ns(&ngx_llm_speed_prefill, 0, 0),
             ngx_llm_speed_prefill.default_ns, "nothing is known of anybody");
     tap_int(ns(none), MEAN_NS, "nothing is known of one: it is as the others");
 
@@ -69,10 +73,10 @@ test_speed(void)
     tap_ok(near(ns(speed), 25000), "a server that became faster");
 
     tap_int(ngx_llm_speed_ns(learn(none, 90, 1000, 40000000),
-                             &ngx_llm_speed_prefill, 1000000, 50000),
+                             &ngx_llm_speed_prefill, MEAN_NS),
             MEAN_NS * NGX_LLM_SPEED_RANGE, "no slower than the range");
     tap_int(ngx_llm_speed_ns(learn(none, 90, 250000, 100),
-                             &ngx_llm_speed_prefill, 1000000, 50000),
+                             &ngx_llm_speed_prefill, MEAN_NS),
             MEAN_NS / NGX_LLM_SPEED_RANGE, "no faster than the range");
 
     speed = learn(none, 50, 10000, 100000);
@@ -93,23 +97,14 @@ test_speed(void)
     tap_ok(speed.work <= 2 * ngx_llm_speed_prefill.window
            && ns(speed) >= 1, "the largest numbers");
 
-    speed.work = 0;
-    speed.time_ms = 0;
-    tap_ok(ngx_llm_speed_ns(speed, &ngx_llm_speed_prefill, UINT64_MAX, 1) >= 1,
-           "never 0");
-}
+    tap_int(ngx_llm_speed_mean_ns(&ngx_llm_speed_prefill, UINT64_MAX, 1),
+            1000, "the mean is 1 us at least");
+    tap_ok(ngx_llm_speed_mean_ns(&ngx_llm_speed_prefill, 1, UINT64_MAX)
+           <= UINT32_MAX, "and fits in 32 bits");
 
-
-static void
-test_request(void)
-{
-    tap_int(ngx_llm_speed_request_ns(1000, 7, 7), 64000,
-            "a request weighs as 64 tokens");
-    tap_int(ngx_llm_speed_request_ns(1000, 14, 7), 128000,
-            "and twice that where tokens come half as fast");
-    tap_int(ngx_llm_speed_request_ns(1, 1, UINT32_MAX), 1, "never 0");
-    tap_int(ngx_llm_speed_request_ns(UINT32_MAX, UINT32_MAX, 0), UINT32_MAX,
-            "never more than 32 bits");
+    tap_int(ngx_llm_speed_cost(0.3), 1, "a cost is never 0");
+    tap_int(ngx_llm_speed_cost(1234.5), 1234, "a cost in between");
+    tap_int(ngx_llm_speed_cost(1e20), UINT32_MAX, "nor above 32 bits");
 }
 
 
@@ -160,7 +155,6 @@ int
 main(void)
 {
     test_speed();
-    test_request();
     test_cache();
 
     return tap_done();
