@@ -291,6 +291,11 @@ failover: build tools
 	@tools/install-deps perl suites
 	@$(tests_env) FAILOVER_REQUESTS=1000 prove -It/lib t/failover.t
 
+##   redis-mutations  10,000 spoiled replies of Redis; the suites have 400
+.PHONY: redis-mutations
+redis-mutations:
+	@MUTATIONS=10000 $(MAKE) suites T=t/redis_mutations.t
+
 ##   asan      build/asan/ngx_http_llm_stream_module.so, with ASan and
 ##             UBSan, and the suites run with it
 .PHONY: asan
