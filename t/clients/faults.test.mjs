@@ -235,7 +235,8 @@ for (const value of USAGES) {
 
 /*
  * A client that has left sees nothing more; what it is charged for depends on
- * what it was in time for.
+ * what it was in time for.  The answer is so long that also a client that is
+ * slow to leave does so in its middle.
  */
 
 for (const after of AFTER) {
@@ -248,8 +249,9 @@ for (const after of AFTER) {
             LEAVES[version].map(async (leave) => {
                 const part = scene.part(`${name}-${version}-${leave}`);
                 const got = await request(part, name, version,
-                                          'tokens=60; itl=40',
-                                          { leave, after });
+                                          'tokens=400; itl=40',
+                                          { server: 'ledgerLong', leave,
+                                            after });
                 const what = `${name}, ${version}, ${leave}`;
 
                 assert.ok(got.left, what);

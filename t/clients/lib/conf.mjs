@@ -81,7 +81,7 @@ const SERVERS = {
         more: 'llm_limit zone=ledger;',
     },
 
-    ledgerOwn: { to: 'own', more: 'llm_limit zone=ledger;' },
+    ledgerLong: { to: 'llm', more: 'llm_limit zone=ledger;' },
 
     /* one request at a time, more or less */
     waiting: { to: 'llm', more: 'llm_limit zone=waiting wait=1m;' },
