@@ -102,6 +102,7 @@ pick_choose_start(const pick_balancer_t *balancer)
     pick_prefill = ngx_llm_speed_prefill;
     pick_prefill.window *= pick_conf.window;
     pick_prefill.prior *= pick_conf.prior;
+    pick_prefill.band *= pick_conf.band;
 
     pick_decode = ngx_llm_speed_decode;
     pick_decode.window *= pick_conf.window;

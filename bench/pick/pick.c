@@ -45,7 +45,8 @@ pick_conf_t  pick_conf = {
     .request = 1,
     .forget = 1,
     .window = 1,
-    .prior = 1
+    .prior = 1,
+    .band = 1
 };
 
 pick_request_t  *pick_requests;
@@ -74,6 +75,7 @@ static const char  pick_help[] =
 "  --forget X                    times the learned size of a cache\n"
 "  --window X  --prior X         times what speeds are learned from, and what\n"
 "                                is believed of a server before\n"
+"  --band X                      times the band in which speeds are equal\n"
 "  --wrong X                     sigma of the estimate's lognormal error\n"
 "  --seed N\n"
 "  --carried                     the load at 90% goodput, too\n"
@@ -100,6 +102,7 @@ static const opt_t  pick_opts[] = {
     { "forget", OPT_NUMBER, &pick_conf.forget, 0, NULL },
     { "window", OPT_NUMBER, &pick_conf.window, 0.001, NULL },
     { "prior", OPT_NUMBER, &pick_conf.prior, 0, NULL },
+    { "band", OPT_NUMBER, &pick_conf.band, 0, NULL },
     { "wrong", OPT_NUMBER, &pick_conf.wrong, 0, NULL },
     { "seed", OPT_COUNT, &pick_conf.seed, 0, NULL },
     { "carried", OPT_FLAG, &pick_do_carried, 0, NULL },
@@ -297,6 +300,7 @@ pick_sensitivity(void)
         { "cache size", &pick_conf.forget, { .05, .2, .5, 1, 2, 5, 20 } },
         { "speed window", &pick_conf.window, { .05, .2, .5, 1, 2, 5, 20 } },
         { "speed prior", &pick_conf.prior, { .05, .2, .5, 1, 2, 5, 20 } },
+        { "speed band", &pick_conf.band, { .05, .2, .5, 1, 2, 5, 20 } },
         { "bound", &pick_conf.bound, { .05, .2, .5, 1, 2, 5, 20 } },
         { NULL, NULL, { 0 } }
     };

@@ -98,6 +98,7 @@ typedef struct {
     double              forget;
     double              window;         /* of what speeds are learned from */
     double              prior;
+    double              band;           /* in which speeds are equal */
     double              wrong;          /* of the estimate: sigma */
 } pick_conf_t;
 

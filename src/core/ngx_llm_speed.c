@@ -24,11 +24,11 @@
 
 
 const ngx_llm_speed_kind_t  ngx_llm_speed_prefill = {
-    262144, 8192, 50000
+    262144, 8192, 50000, 1.4
 };
 
 const ngx_llm_speed_kind_t  ngx_llm_speed_decode = {
-    8192, 256, 20000000
+    8192, 256, 20000000, 1
 };
 
 
@@ -101,6 +101,10 @@ ngx_llm_speed_ns(ngx_llm_speed_t speed, const ngx_llm_speed_kind_t *kind,
 
     ns = (speed.time_ms * 1e6 + mean_ns * kind->prior)
          / ((double) speed.work + kind->prior);
+
+    if (ns < mean_ns * kind->band && ns * kind->band > mean_ns) {
+        return mean_ns;
+    }
 
     least_ns = mean_ns * (1.0 / NGX_LLM_SPEED_RANGE);
     most_ns = mean_ns * NGX_LLM_SPEED_RANGE;

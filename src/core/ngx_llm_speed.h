@@ -47,6 +47,14 @@ typedef struct {
 
     /* where nothing is known of any server */
     uint32_t              default_ns;
+
+    /*
+     * A server is as fast as the mean unless it differs by more than this
+     * factor.  What other requests do meanwhile lets equal servers seem to
+     * read at speeds that are half as high again; taken at its word, the one
+     * that seems fastest would get all that comes while little is going on.
+     */
+    double                band;
 } ngx_llm_speed_kind_t;
 
 extern const ngx_llm_speed_kind_t  ngx_llm_speed_prefill;

@@ -68,6 +68,16 @@ test_speed(void)
     tap_ok(near(ns(learn(none, 50, 10000, 100000)), 100000),
            "many long ones say how slow it is");
 
+    tap_int(ngx_llm_speed_ns(learn(none, 50, 10000, MEAN_NS * 4 / 3),
+                             &ngx_llm_speed_prefill, MEAN_NS),
+            MEAN_NS, "a little slower is as fast");
+    tap_int(ngx_llm_speed_ns(learn(none, 50, 10000, MEAN_NS * 3 / 4),
+                             &ngx_llm_speed_prefill, MEAN_NS),
+            MEAN_NS, "a little faster, too");
+    tap_ok(near(ngx_llm_speed_ns(learn(none, 50, 10000, MEAN_NS * 3 / 2),
+                                 &ngx_llm_speed_prefill, MEAN_NS),
+                MEAN_NS * 3 / 2), "much slower is slower");
+
     speed = learn(none, 500, 10000, 100000);
     speed = learn(speed, 200, 10000, 25000);
     tap_ok(near(ns(speed), 25000), "a server that became faster");
