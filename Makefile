@@ -273,7 +273,9 @@ docs:
 	@tools/install-deps perl
 	@prove t/docs.t
 
-##   suites    the Test::Nginx suites (T=t/x.t: only this one)
+##   suites    the Test::Nginx suites (T=t/x.t: only this one); those that
+##             measure time have the machine to themselves
+timed      = t/balance_tokens.t t/failover.t t/queue.t t/queue_live.t t/wait.t
 tests_env  = TEST_NGINX_BINARY=$(abspath $(NGINX)) \
              TEST_LLM_MODULE=$(abspath $(module)) \
              TEST_LLM_SIM=$(abspath $(bin))/llm-sim \
@@ -283,7 +285,12 @@ tests_env  = TEST_NGINX_BINARY=$(abspath $(NGINX)) \
 suites: build tools
 	@tools/install-deps perl suites redis
 	@test -n "$(T)" || { echo "no suites"; exit 1; }
-	@$(tests_env) prove -j$(JOBS) -It/lib $(T)
+	@failed=; export $(tests_env); \
+	for run in '-j$(JOBS) $(filter-out $(timed),$(T))' \
+	           '-j1 $(filter $(timed),$(T))'; do \
+	    [[ $$run != *.t* ]] || prove -It/lib $$run || failed=1; \
+	done; \
+	test -z "$$failed"
 
 ##   failover  1,000 requests to three servers of which one is well
 .PHONY: failover

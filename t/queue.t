@@ -48,13 +48,13 @@ remove_tree($LlmQueue::Dir) if Test::More->builder->is_passing;
 
 sub fair {
     my ($name, $greedy, $modest) = @_;
-    my ($share, @lines, %tokens);
+    my ($share, @lines, @most, %tokens);
     my %length = (greedy => $greedy, modest => $modest);
 
     start(queue => '100 timeout=20s key=$http_x_key');
 
-    again(5, sub { return "tokens=$length{$_[0]}; itl=4" },
-          ('greedy') x 32, ('modest') x 8);
+    @most = again(5, sub { return "tokens=$length{$_[0]}; itl=4" },
+                  ('greedy') x 32, ('modest') x 8);
 
     @lines = grep { $_->{end} eq 'done' } logged(1);
     $tokens{$_->{key}} += $_->{completion} for @lines;
@@ -67,10 +67,7 @@ sub fair {
     cmp_ok($share, '>=', 0.42, "$name: the greedy key has its half");
     cmp_ok($share, '<=', 0.58, "$name: and no more");
 
-    for my $server (1, 2) {
-        is(sim_stats(sim_port($server))->{max_inflight}, 2,
-           "$name: server $server has two at a time");
-    }
+    is("@most", '2 2', "$name: each server has two at a time");
 
     is(scalar(keys %{{ map { $_->{pid} => 1 } @lines }}), 2,
        "$name: both workers had some of them");
@@ -82,11 +79,13 @@ sub fair {
 }
 
 
-# a client of each key, that asks again as soon as it has its answer
+# A client of each key, that asks again as soon as it has its answer.  Gives
+# what the servers had at a time, until the clients leave: a server learns
+# from its next client that one has left.
 
 sub again {
     my ($seconds, $sim, @keys) = @_;
-    my ($end, @live);
+    my ($end, @live, @most);
 
     my $ask = sub {
         my ($key) = @_;
@@ -112,23 +111,29 @@ sub again {
         }
     }
 
+    @most = map { sim_stats(sim_port($_))->{max_inflight} } 1, 2;
     $_->close for @live;
+
+    return @most;
 }
 
 
 # Every start but the first four was somebody's end, in either worker: the
 # k-th start is behind the (k - 4)-th end.  Both are logged in milliseconds.
-# Whatever else the machine does can only add to it: the best of some rounds.
+# Where a processor did not run what was due on it, it is not our time.
 
 sub woken {
-    my ($best, $round, @ends, @late, @lines, @starts);
+    my ($round, @ends, @late, @lines, @stalls, @starts);
+    my $stalled = 0;
 
-    for $round (1 .. 16) {
+    for $round (1 .. 4) {
 
         # what is written to a debug log takes longer than all the rest
 
         start(http => 'error_log logs/error.log warn;');
-        again(0.8, sub { return 'tokens=10; itl=2' }, ('x') x 20);
+        @stalls = stalls(sub {
+            again(1, sub { return 'tokens=10; itl=2' }, ('x') x 20);
+        });
 
         @lines = grep { $_->{end} eq 'done' } logged(1);
         end("woken, round $round");
@@ -136,25 +141,63 @@ sub woken {
         @starts = sort { $a <=> $b } map { $_->{sent} } @lines;
         @ends = sort { $a <=> $b } map { $_->{sent} + $_->{rt} } @lines;
 
-        @late = sort { $a <=> $b }
-                map { 1000 * ($starts[$_ + 4] - $ends[$_]) } 0 .. $#starts - 8;
+        for my $i (0 .. $#starts - 8) {
+            if (grep { $_->[0] < $starts[$i + 4] && $_->[1] > $ends[$i] }
+                     @stalls)
+            {
+                $stalled++;
 
-        next if @late < 50;
-
-        diag(sprintf 'woken: from release to start, %d times: median %.0f ms, '
-             . 'p99 %.0f ms, most %.0f ms', scalar @late,
-             $late[@late / 2], $late[0.99 * @late], $late[-1]);
-
-        $best = $late[0.99 * @late]
-            if !defined $best || $late[0.99 * @late] < $best;
-
-        last if $best < 4.5;
+            } else {
+                push @late, 1000 * ($starts[$i + 4] - $ends[$i]);
+            }
+        }
     }
+
+    @late = sort { $a <=> $b } @late;
+
+    diag(sprintf 'woken: from release to start, %d times: median %.0f ms, '
+         . 'p99 %.0f ms, most %.0f ms; while the machine stalled: %d',
+         scalar @late, $late[@late / 2], $late[0.99 * @late], $late[-1],
+         $stalled);
 
     is(scalar(keys %{{ map { $_->{pid} => 1 } @lines }}), 2,
        'woken: in both workers');
-    cmp_ok($best, '<', 4.5,
+    cmp_ok(scalar @late, '>=', 100, 'woken: often enough to tell');
+    cmp_ok($late[0.99 * @late], '<', 5,
            'woken: p99 from release to start is below 5 ms');
+}
+
+
+# runs what it is given, and tells when some processor was more than 2 ms late
+# with what was due on it: pairs of seconds
+
+sub stalls {
+    my ($run) = @_;
+    my ($processors, @stalls, @watches);
+
+    my $watch = 'use Time::HiRes qw( sleep time ); $| = 1; my $t = time;'
+                . 'for ( ;; ) { sleep 0.001; my $now = time;'
+                . 'print "$t $now\n" if $now - $t > 0.003; $t = $now; }';
+
+    chomp($processors = `nproc`);
+
+    for my $cpu (0 .. $processors - 1) {
+        my $pid = open my $out, '-|', 'taskset', '-c', $cpu, $^X, '-e', $watch
+            or die "taskset: $!\n";
+        push @watches, [ $pid, $out ];
+    }
+
+    $run->();
+
+    for (@watches) {
+        my ($pid, $out) = @$_;
+
+        kill 'KILL', $pid;
+        push @stalls, map { [ split ] } grep { /\n/ } <$out>;
+        close $out;
+    }
+
+    return @stalls;
 }
 
 

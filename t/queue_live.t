@@ -41,8 +41,8 @@ remove_tree($LlmQueue::Dir) if Test::More->builder->is_passing;
 # so many streams that do not end, and how they are spread over the workers
 
 sub hold {
-    my ($count) = @_;
-    my @clients = map { ask("h$_", sim => $Hold) } 1 .. $count;
+    my ($count, $sim) = @_;
+    my @clients = map { ask("h$_", sim => $sim // $Hold) } 1 .. $count;
 
     LlmClient::await_header(@clients);
 
@@ -341,13 +341,12 @@ sub backup_and_zone {
     # before the backup is busy, too, nobody waits; two lines for one server
     # are one server
 
-    @held = hold(4);
+    @held = hold(4, 'tokens=50; itl=50');
     is(waiting(), 0, 'backup: takes what the others have no seat for');
 
     push @clients, map { ask($_) } 1 .. 20;
     await_waiting(20);
-    $_->close for @held;
-    LlmClient::await_end(@clients);
+    LlmClient::await_end(@held, @clients);
 
     is(scalar(grep { $_->complete } @clients), 20, 'backup: all are served');
     is(join(' ', map { sim_stats(sim_port($_))->{max_inflight} } 1 .. 3),
