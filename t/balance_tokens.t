@@ -238,17 +238,23 @@ llm_least_inflight cost=tokens affinity=$llm_prefix;
 --- live code
 my (%turns, %homes);
 
+# the first turns come at once: none of the servers is idle for long
+
 for my $turn (1 .. 4) {
+    my $sim = 'tokens=3' . ($turn == 1 ? '; ttft=300' : '');
+    my @clients;
+
     for my $talk (1 .. 6) {
         push @{$turns{$talk}}, [ user => words("$talk.$turn", 600) ];
-
-        my $client = LlmClient->open($Port, sim => 'tokens=3',
-                                     body => body(@{$turns{$talk}}));
-
+        push @clients, LlmClient->open($Port, sim => $sim,
+                                       body => body(@{$turns{$talk}}));
         push @{$turns{$talk}}, [ assistant => 'I see' ];
-        $homes{$talk}{$client->header('X-Server')}++;
-        $client->finish;
+
+        $clients[-1]->finish if $turn > 1;
     }
+
+    $homes{$_}{$clients[$_ - 1]->header('X-Server')}++ for 1 .. 6;
+    LlmClient::await_end(@clients);
 }
 
 my @last = (choices())[18 .. 23];
