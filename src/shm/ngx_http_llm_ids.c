@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm_ids.h"
+#include "ngx_http_llm_shm.h"
 
 
 #define NGX_HTTP_LLM_IDS_VERSION  1
@@ -68,35 +69,23 @@ ngx_http_llm_ids_zone(ngx_conf_t *cf, void *tag)
 static ngx_int_t
 ngx_http_llm_ids_init_zone(ngx_shm_zone_t *shm_zone, void *data)
 {
+    ngx_uint_t           is_new;
     ngx_slab_pool_t     *shpool;
     ngx_http_llm_ids_t  *ids;
 
     shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
     shm_zone->data = shpool;
 
-    if (data) {
-        ids = shpool->data;
-
-        if (ids->version != NGX_HTTP_LLM_IDS_VERSION) {
-            ngx_log_error(NGX_LOG_EMERG, shm_zone->shm.log, 0,
-                          "zone \"%V\" has a layout of another version of "
-                          "the module: restart nginx", &shm_zone->shm.name);
-            return NGX_ERROR;
-        }
-
-        return NGX_OK;
-    }
-
-    ids = ngx_slab_calloc(shpool, sizeof(ngx_http_llm_ids_t));
+    ids = ngx_http_llm_shm_root(shm_zone, sizeof(ngx_http_llm_ids_t),
+                                NGX_HTTP_LLM_IDS_VERSION, &is_new);
     if (ids == NULL) {
         return NGX_ERROR;
     }
 
-    ids->version = NGX_HTTP_LLM_IDS_VERSION;
-    ngx_rbtree_init(&ids->tree, &ids->sentinel, ngx_rbtree_insert_value);
-
-    shpool->data = ids;
-    shpool->log_nomem = 0;
+    if (is_new) {
+        ngx_rbtree_init(&ids->tree, &ids->sentinel, ngx_rbtree_insert_value);
+        shpool->log_nomem = 0;
+    }
 
     return NGX_OK;
 }

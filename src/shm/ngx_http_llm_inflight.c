@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm_table.h"
+#include "ngx_http_llm_shm.h"
 
 
 /* the rows and names of a full table, and the slab's own; touched when used */
@@ -321,40 +322,21 @@ ngx_http_llm_inflight_zone(ngx_conf_t *cf, void *tag)
 static ngx_int_t
 ngx_http_llm_inflight_init_zone(ngx_shm_zone_t *zone, void *data)
 {
-    ngx_slab_pool_t       *shpool;
+    ngx_uint_t             is_new;
     ngx_http_llm_table_t  *table;
 
-    shpool = (ngx_slab_pool_t *) zone->shm.addr;
+    table = ngx_http_llm_shm_root(zone, sizeof(ngx_http_llm_table_t),
+                                  NGX_HTTP_LLM_INFLIGHT_VERSION, &is_new);
+    if (table == NULL) {
+        return NGX_ERROR;
+    }
 
-    if (data) {
-        table = data;
-
-    } else if (zone->shm.exists) {
-        table = shpool->data;
-
-    } else {
-        table = ngx_slab_calloc(shpool, sizeof(ngx_http_llm_table_t));
-        if (table == NULL) {
-            return NGX_ERROR;
-        }
-
-        table->version = NGX_HTTP_LLM_INFLIGHT_VERSION;
-        table->shpool = shpool;
-
-        shpool->data = table;
+    if (is_new) {
+        table->shpool = (ngx_slab_pool_t *) zone->shm.addr;
 
         /* a table that is full is our own rule, logged once by us */
 
-        shpool->log_nomem = 0;
-    }
-
-    if (table->version != NGX_HTTP_LLM_INFLIGHT_VERSION) {
-        ngx_log_error(NGX_LOG_EMERG, zone->shm.log, 0,
-                      "zone \"%V\" was laid out by another version of this "
-                      "module: %ui instead of %d, restart nginx",
-                      &zone->shm.name, table->version,
-                      NGX_HTTP_LLM_INFLIGHT_VERSION);
-        return NGX_ERROR;
+        table->shpool->log_nomem = 0;
     }
 
     zone->data = table;

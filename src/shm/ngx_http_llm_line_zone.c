@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm_line.h"
+#include "ngx_http_llm_shm.h"
 
 
 /* changes with every change of the layout */
@@ -42,41 +43,30 @@ ngx_http_llm_line_zone(ngx_conf_t *cf, void *tag)
 static ngx_int_t
 ngx_http_llm_line_init_zone(ngx_shm_zone_t *shm_zone, void *data)
 {
+    ngx_uint_t                 is_new;
     ngx_slab_pool_t           *shpool;
     ngx_http_llm_line_zone_t  *zone;
 
-    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
-
-    if (data || shm_zone->shm.exists) {
-        zone = shpool->data;
-        shm_zone->data = zone;
-
-        if (zone->version == NGX_HTTP_LLM_LINE_VERSION) {
-            return NGX_OK;
-        }
-
-        ngx_log_error(NGX_LOG_EMERG, shm_zone->shm.log, 0,
-                      "zone \"%V\" was laid out by another version of this "
-                      "module: restart nginx", &shm_zone->shm.name);
-        return NGX_ERROR;
-    }
-
-    zone = ngx_slab_calloc(shpool, sizeof(ngx_http_llm_line_zone_t));
+    zone = ngx_http_llm_shm_root(shm_zone, sizeof(ngx_http_llm_line_zone_t),
+                                 NGX_HTTP_LLM_LINE_VERSION, &is_new);
     if (zone == NULL) {
         return NGX_ERROR;
     }
 
-    zone->version = NGX_HTTP_LLM_LINE_VERSION;
-    zone->shpool = shpool;
-    zone->seed = (uint64_t) ngx_random() << 32 ^ ngx_random();
+    if (is_new) {
+        shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
 
-    ngx_queue_init(&zone->tickets);
-    ngx_queue_init(&zone->lines);
+        zone->shpool = shpool;
+        zone->seed = (uint64_t) ngx_random() << 32 ^ ngx_random();
 
-    /* a full zone is a full queue, and that is logged */
+        ngx_queue_init(&zone->tickets);
+        ngx_queue_init(&zone->lines);
 
-    shpool->log_nomem = 0;
-    shpool->data = zone;
+        /* a full zone is a full queue, and that is logged */
+
+        shpool->log_nomem = 0;
+    }
+
     shm_zone->data = zone;
 
     return NGX_OK;

@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm_model.h"
+#include "ngx_http_llm_shm.h"
 
 
 #define NGX_HTTP_LLM_MODEL_VERSION  2
@@ -70,36 +71,15 @@ ngx_http_llm_model_zone(ngx_conf_t *cf, void *tag)
 /* data of a zone is its slab pool, whose data is the table */
 
 static ngx_int_t
-ngx_http_llm_model_init_zone(ngx_shm_zone_t *shm_zone, void *data)
+ngx_http_llm_model_init_zone(ngx_shm_zone_t *zone, void *data)
 {
-    ngx_slab_pool_t        *shpool;
-    ngx_http_llm_models_t  *models;
+    ngx_uint_t  is_new;
 
-    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
-    shm_zone->data = shpool;
+    zone->data = zone->shm.addr;
 
-    if (data) {
-        models = shpool->data;
-
-        if (models->version != NGX_HTTP_LLM_MODEL_VERSION) {
-            ngx_log_error(NGX_LOG_EMERG, shm_zone->shm.log, 0,
-                          "zone \"%V\" has a layout of another version of "
-                          "the module: restart nginx", &shm_zone->shm.name);
-            return NGX_ERROR;
-        }
-
-        return NGX_OK;
-    }
-
-    models = ngx_slab_calloc(shpool, sizeof(ngx_http_llm_models_t));
-    if (models == NULL) {
-        return NGX_ERROR;
-    }
-
-    models->version = NGX_HTTP_LLM_MODEL_VERSION;
-    shpool->data = models;
-
-    return NGX_OK;
+    return ngx_http_llm_shm_root(zone, sizeof(ngx_http_llm_models_t),
+                                 NGX_HTTP_LLM_MODEL_VERSION, &is_new)
+           ? NGX_OK : NGX_ERROR;
 }
 
 

@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm_place.h"
+#include "ngx_http_llm_shm.h"
 
 
 #define NGX_HTTP_LLM_PLACE_VERSION  1
@@ -66,34 +67,13 @@ ngx_http_llm_place_zone(ngx_conf_t *cf, void *tag)
 static ngx_int_t
 ngx_http_llm_place_init_zone(ngx_shm_zone_t *zone, void *data)
 {
-    ngx_slab_pool_t             *shpool;
-    ngx_http_llm_place_table_t  *table;
+    ngx_uint_t  is_new;
 
-    shpool = (ngx_slab_pool_t *) zone->shm.addr;
-    zone->data = shpool;
+    zone->data = zone->shm.addr;
 
-    if (data || zone->shm.exists) {
-        table = shpool->data;
-
-        if (table->version != NGX_HTTP_LLM_PLACE_VERSION) {
-            ngx_log_error(NGX_LOG_EMERG, zone->shm.log, 0,
-                          "zone \"%V\" has a layout of another version of "
-                          "the module: restart nginx", &zone->shm.name);
-            return NGX_ERROR;
-        }
-
-        return NGX_OK;
-    }
-
-    table = ngx_slab_calloc(shpool, sizeof(ngx_http_llm_place_table_t));
-    if (table == NULL) {
-        return NGX_ERROR;
-    }
-
-    table->version = NGX_HTTP_LLM_PLACE_VERSION;
-    shpool->data = table;
-
-    return NGX_OK;
+    return ngx_http_llm_shm_root(zone, sizeof(ngx_http_llm_place_table_t),
+                                 NGX_HTTP_LLM_PLACE_VERSION, &is_new)
+           ? NGX_OK : NGX_ERROR;
 }
 
 
