@@ -126,7 +126,8 @@ sub woken {
     my ($round, @ends, @late, @lines, @stalls, @starts);
     my $stalled = 0;
 
-    for $round (1 .. 4) {
+    for $round (1 .. 20) {
+        last if $round > 4 && @late >= 100;
 
         # what is written to a debug log takes longer than all the rest
 

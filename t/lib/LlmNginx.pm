@@ -23,7 +23,7 @@ use File::Path qw( make_path remove_tree );
 use POSIX ();
 use Time::HiRes qw( sleep time );
 
-our $Timeout = 10;
+our $Timeout = 30;
 
 
 sub start {
@@ -47,7 +47,11 @@ sub start {
     }
 
     $self->{pid} = $pid;
-    $self->await('nginx starts', sub { $self->ready > 0 });
+    $self->await('nginx starts', sub {
+        return $self->ready == ($self->{main} =~ /master_process\s+off/ ? 1
+                                : $self->{main} =~ /worker_processes\s+(\d+)/
+                                ? $1 : 1);
+    });
 
     return $self;
 }
