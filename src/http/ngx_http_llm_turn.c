@@ -189,7 +189,7 @@ ngx_http_llm_turn_join_locked(ngx_http_llm_turn_t *turn,
 {
     ngx_uint_t                 calls;
     ngx_http_llm_line_t       *line;
-    ngx_http_llm_seats_t      seats;
+    ngx_http_llm_seats_t       seats;
     ngx_http_llm_turn_conf_t  *conf;
 
     conf = turn->conf;
@@ -337,7 +337,7 @@ ngx_http_llm_turn_look_again_locked(ngx_http_llm_turn_t *turn)
     ngx_uint_t              calls;
     ngx_http_llm_line_t    *line;
     ngx_http_llm_ticket_t  *ticket;
-    ngx_http_llm_seats_t   seats;
+    ngx_http_llm_seats_t    seats;
 
     line = turn->conf->line;
     ticket = turn->ticket;

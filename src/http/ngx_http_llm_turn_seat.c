@@ -141,7 +141,7 @@ ngx_http_llm_turn_take(ngx_http_llm_turn_t *turn)
 {
     ngx_uint_t                 calls;
     ngx_http_llm_line_t       *line;
-    ngx_http_llm_seats_t      seats;
+    ngx_http_llm_seats_t       seats;
     ngx_http_llm_line_want_t   want;
 
     if (turn->ticket) {

@@ -382,7 +382,7 @@ housekeep(life_t *life, int n)
 static void
 answer(life_t *life, int n)
 {
-    int64_t          grants[NGX_LLM_LEASE_BUDGETS], level;
+    int64_t           grants[NGX_LLM_LEASE_BUDGETS], level;
     ngx_llm_lease_t  *lease;
 
     lease = &life->nodes[n];

@@ -278,8 +278,8 @@ sim_conn_parse_head(sim_conn_t *c)
 static int
 sim_conn_parse_body(sim_conn_t *c)
 {
-    int        rc;
-    str_t      in, piece;
+    int         rc;
+    str_t       in, piece;
     sim_req_t  *r;
 
     r = c->req;

@@ -265,8 +265,8 @@ sim_req_reject(sim_req_t *r, int status, const char *message)
 static void
 sim_req_status(sim_req_t *r)
 {
-    int    status;
-    char   fields[SIM_REQ_FIELDS];
+    int     status;
+    char    fields[SIM_REQ_FIELDS];
     buf_t  *b;
 
     status = (int) r->order.status;
