@@ -27,6 +27,7 @@ sim_options('--itl', '20', '--itl-slope', '0', '--prefill', '1000000',
 for my $http2 (0, 1) {
     mid_stream($http2);
     slow_reader($http2);
+    asleep($http2);
 }
 
 every_worker();
@@ -185,6 +186,53 @@ sub before_header {
     cmp_ok($line->{prompt_tokens}, '>', 0, 'before the header: charged');
 
     $Pair->end('before the header');
+}
+
+
+# who waits for a seat or for tokens was asked nothing yet, and pays nothing
+
+sub asleep {
+    my ($http2) = @_;
+    my $name = 'asleep' . ($http2 ? ', HTTP/2' : '');
+    my ($client, $seated, @clients, %ids, %lines);
+
+    $Pair = LlmPair->start_to_wait(server => $Cancel);
+    ($seated, @clients) = $Pair->open_waiting(http2 => $http2);
+
+    # with the first one's request the second one stands in the queue, too
+
+    for my $n ('queue', 'limit') {
+        $client = shift @clients;
+        $Pair->await(sub { %ids = $Pair->ids; $ids{$n} });
+
+        is(cancel($ids{$n})->{status}, 202, "$name, $n: 202");
+        $client->finish;
+
+        is($client->status, 410, "$name, $n: 410 for the client");
+        like($client->body, qr/^\{"error".*cancelled/, "$name, $n: as JSON");
+        is(cancel($ids{$n})->{status}, 404, "$name, $n: it is gone");
+    }
+
+    %lines = map { $_->{n} => $_ } $Pair->lines(2);
+
+    for my $n ('limit', 'queue') {
+        is($lines{$n}{end}, 'cancelled', "$name, $n: end");
+        is($lines{$n}{total_tokens}, '-', "$name, $n: nothing is charged");
+    }
+
+    ok($seated->pump, "$name: who has the seat goes on");
+    is(sim_stats()->{requests}, 1, "$name: nobody else was sent on");
+
+    # the request is there again, and then the seat
+
+    $client = $Pair->open(http2 => $http2, headers => { 'X-Key' => 'k' });
+    ok($Pair->await(sub { $Pair->waiting == 4 }), "$name: a third one waits");
+    $seated->close;
+
+    is($client->finish->status, 200, "$name: it gets what they had taken");
+    is($client->complete, 1, "$name: all of its answer");
+
+    $Pair->end($name);
 }
 
 

@@ -24,6 +24,7 @@ sim_options('--itl', '20', '--itl-slope', '0', '--prefill', '1000000',
 
 bounded();
 bounded_quit();
+bounded_asleep($_) for 0, 1;
 bounded_slow_readers();
 finished_in_time();
 unbounded();
@@ -111,6 +112,49 @@ sub bounded_quit {
 
     ends_well('quit', @clients);
     $Pair->end('quit');
+}
+
+
+# who waits for a seat or for tokens is told, and keeps neither
+
+sub bounded_asleep {
+    my ($http2) = @_;
+    my $name = 'asleep' . ($http2 ? ', HTTP/2' : '');
+    my ($client, $seated, @clients, @old, %lines);
+
+    $Pair = LlmPair->start_to_wait(main => 'worker_shutdown_timeout 2s;');
+    ($seated, @clients) = $Pair->open_waiting(http2 => $http2);
+
+    @old = $Pair->{nginx}->workers;
+    $Pair->{nginx}->reload($Pair->{http});
+
+    for my $client (@clients) {
+        $client->finish;
+
+        is($client->status, 503, "$name: 503");
+        is($client->header('Retry-After'), 1, "$name: to try again");
+        like($client->body, qr/^\{"error".*shutting down/, "$name: as JSON");
+    }
+
+    ends_well($name, $seated->finish);
+
+    %lines = map { $_->{n} => $_ } $Pair->lines(3);
+
+    for my $n ('limit', 'queue') {
+        is($lines{$n}{end}, 'shutdown', "$name, $n: end");
+        is($lines{$n}{total_tokens}, '-', "$name, $n: nothing is charged");
+    }
+
+    is(sim_stats()->{requests}, 1, "$name: nobody else was sent on");
+
+    $client = $Pair->open(http2 => $http2, headers => { 'X-Key' => 'k' });
+    ok($client->finish->complete, "$name: the next one waits for nothing");
+
+    for my $pid (@old) {
+        ok($Pair->await(gone($pid)), "$name: the worker is gone");
+    }
+
+    $Pair->end($name);
 }
 
 

@@ -71,6 +71,31 @@ ngx_http_llm_id_bytes(const ngx_str_t *id, u_char *bytes)
 }
 
 
+ngx_int_t
+ngx_http_llm_id_open(ngx_http_llm_ctx_t *ctx, ngx_http_llm_id_t **id)
+{
+    u_char                     raw[NGX_HTTP_LLM_ID_BYTES];
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    lmcf = ngx_http_get_module_main_conf(ctx->request,
+                                         ngx_http_llm_stream_module);
+
+    if (lmcf->ids == NULL) {
+        return NGX_OK;
+    }
+
+    if (ngx_http_llm_make_id(ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_http_llm_id_bytes(&ctx->id, raw);
+
+    *id = ngx_http_llm_ids_add(lmcf->ids, raw, ctx->request->connection->log);
+
+    return NGX_OK;
+}
+
+
 static ngx_int_t
 ngx_http_llm_cancel_handler(ngx_http_request_t *r)
 {

@@ -15,6 +15,12 @@
 /* the longest time, 2^64 ms */
 #define NGX_HTTP_LLM_ERROR_RETRY  32
 
+/* nginx has no name for it; a client is not to try again by itself */
+#define NGX_HTTP_GONE             410
+
+/* of a worker that leaves: its successor is there */
+#define NGX_HTTP_LLM_ERROR_SHUTDOWN_MS  1000
+
 
 static ngx_str_t  ngx_http_llm_error_retry_after = ngx_string("Retry-After");
 static ngx_str_t  ngx_http_llm_error_retry_after_ms =
@@ -56,6 +62,42 @@ ngx_http_llm_error_prepare(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
                                              NGX_HTTP_LLM_ERROR_BYTES);
     ctx->error_status = status;
     ctx->error_uri_changes = r->uri_changes;
+}
+
+
+void
+ngx_http_llm_error_end(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_int_t      status;
+    const char    *message;
+    ngx_llm_err_e  err;
+
+    if (ctx->end == NGX_HTTP_LLM_END_CANCELLED) {
+        err = NGX_LLM_ERR_CANCELLED;
+        status = NGX_HTTP_GONE;
+        message = "The request was cancelled.";
+
+    } else {
+        err = NGX_LLM_ERR_SHUTDOWN;
+        status = NGX_HTTP_SERVICE_UNAVAILABLE;
+        message = "The server is shutting down.";
+    }
+
+    ngx_http_llm_error_prepare(r, ctx, err, status, message);
+    ngx_http_finalize_request(r, status);
+}
+
+
+ngx_int_t
+ngx_http_llm_error_add_headers(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    if (ctx->end != NGX_HTTP_LLM_END_SHUTDOWN
+        || r->headers_out.status != NGX_HTTP_SERVICE_UNAVAILABLE)
+    {
+        return NGX_OK;
+    }
+
+    return ngx_http_llm_error_retry(r, NGX_HTTP_LLM_ERROR_SHUTDOWN_MS);
 }
 
 

@@ -38,6 +38,19 @@ void ngx_http_llm_error_prepare(ngx_http_request_t *r,
     const char *message);
 
 /*
+ * The same for a request that was ended from outside, ahead of its header:
+ * by llm_cancel or shutdown, which ctx->end says.  It is finalized.
+ */
+
+void ngx_http_llm_error_end(ngx_http_request_t *r,
+    struct ngx_http_llm_ctx_s *ctx);
+
+/* Retry-After, if this response is such one that another server may answer */
+
+ngx_int_t ngx_http_llm_error_add_headers(ngx_http_request_t *r,
+    struct ngx_http_llm_ctx_s *ctx);
+
+/*
  * The header of an error page that is ours to replace: sets type and length.
  * NGX_DECLINED when this response is not such a page.
  */

@@ -92,7 +92,8 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
     ngx_http_llm_gate_last_status(r, ctx);
 
     if (ngx_http_llm_limit_add_headers(r, ctx) != NGX_OK
-        || ngx_http_llm_turn_add_headers(r, ctx) != NGX_OK)
+        || ngx_http_llm_turn_add_headers(r, ctx) != NGX_OK
+        || ngx_http_llm_error_add_headers(r, ctx) != NGX_OK)
     {
         return NGX_ERROR;
     }

@@ -28,7 +28,7 @@ static ngx_int_t ngx_http_llm_limit_delay(ngx_http_request_t *r,
 static ngx_msec_int_t ngx_http_llm_limit_look(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_limit_wake(ngx_http_llm_charge_t *charge);
 static void ngx_http_llm_limit_waited(ngx_http_llm_ctx_t *ctx,
-    ngx_msec_t slept_ms, ngx_uint_t left);
+    ngx_msec_t slept_ms, ngx_uint_t over);
 
 
 ngx_int_t
@@ -340,7 +340,7 @@ ngx_http_llm_limit_wake(ngx_http_llm_charge_t *charge)
 
 static void
 ngx_http_llm_limit_waited(ngx_http_llm_ctx_t *ctx, ngx_msec_t slept_ms,
-    ngx_uint_t left)
+    ngx_uint_t over)
 {
     ngx_uint_t              b;
     ngx_http_llm_quota_t   *quota;
@@ -349,9 +349,7 @@ ngx_http_llm_limit_waited(ngx_http_llm_ctx_t *ctx, ngx_msec_t slept_ms,
     charge = ctx->charge;
     charge->wait_ms = slept_ms;
 
-    if (left) {
-        ctx->end = NGX_HTTP_LLM_END_CLIENT_ABORT;
-        ngx_http_llm_account_abandon(ctx);
+    if (over) {
         return;
     }
 

@@ -9,6 +9,7 @@
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_live.h"
 #include "ngx_http_llm_relay.h"
+#include "ngx_http_llm_wait.h"
 
 
 /*
@@ -16,9 +17,6 @@
  * long before that the streams are ended, but not before half of it.
  */
 #define NGX_HTTP_LLM_SHUTDOWN_MS  500
-
-/* nginx has no name for it; a client is not to try again by itself */
-#define NGX_HTTP_GONE             410
 
 
 typedef struct {
@@ -35,8 +33,6 @@ typedef struct {
 
 
 static void ngx_http_llm_live_look(ngx_shm_zone_t *ids);
-static void ngx_http_llm_live_fail(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_live_exiting(void);
 static void ngx_http_llm_live_shutdown(ngx_event_t *ev);
 
@@ -54,7 +50,6 @@ ngx_http_llm_live_init_process(void)
 ngx_int_t
 ngx_http_llm_live_add(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
-    u_char                     raw[NGX_HTTP_LLM_ID_BYTES];
     ngx_http_llm_exchange_t   *ex;
     ngx_http_llm_main_conf_t  *lmcf;
 
@@ -64,22 +59,14 @@ ngx_http_llm_live_add(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         ngx_queue_insert_tail(&ngx_http_llm_lives.queue, &ex->live);
     }
 
-    lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
-
-    if (lmcf->ids == NULL || ex->id) {
+    if (ex->id) {
         return NGX_OK;
     }
 
-    if (ngx_http_llm_make_id(ctx) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    (void) ngx_http_llm_id_bytes(&ctx->id, raw);
-
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
     ex->ids = lmcf->ids;
-    ex->id = ngx_http_llm_ids_add(lmcf->ids, raw, r->connection->log);
 
-    return NGX_OK;
+    return ngx_http_llm_id_open(ctx, &ex->id);
 }
 
 
@@ -119,7 +106,9 @@ ngx_http_llm_live_hear(void)
 
     if (cancels != ngx_http_llm_lives.cancels) {
         ngx_http_llm_lives.cancels = cancels;
+
         ngx_http_llm_live_look(lmcf->ids);
+        ngx_http_llm_wait_cancel();
     }
 }
 
@@ -199,7 +188,7 @@ ngx_http_llm_live_end(ngx_http_llm_ctx_t *ctx, ngx_http_llm_end_e end)
     handler(r);
 
     if (!sent) {
-        ngx_http_llm_live_fail(r, ctx);
+        ngx_http_llm_error_end(r, ctx);
 
     } else if (ctx->relay && ctx->relay->ended) {
         ngx_http_finalize_request(r, NGX_OK);
@@ -212,24 +201,6 @@ ngx_http_llm_live_end(ngx_http_llm_ctx_t *ctx, ngx_http_llm_end_e end)
     }
 
     ngx_http_run_posted_requests(c);
-}
-
-
-static void
-ngx_http_llm_live_fail(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
-{
-    if (ctx->end == NGX_HTTP_LLM_END_CANCELLED) {
-        ngx_http_llm_error_prepare(r, ctx, NGX_LLM_ERR_CANCELLED,
-                                   NGX_HTTP_GONE,
-                                   "The request was cancelled.");
-        ngx_http_finalize_request(r, NGX_HTTP_GONE);
-        return;
-    }
-
-    ngx_http_llm_error_prepare(r, ctx, NGX_LLM_ERR_SHUTDOWN,
-                               NGX_HTTP_SERVICE_UNAVAILABLE,
-                               "The server is shutting down.");
-    ngx_http_finalize_request(r, NGX_HTTP_SERVICE_UNAVAILABLE);
 }
 
 
@@ -277,6 +248,8 @@ ngx_http_llm_live_shutdown(ngx_event_t *ev)
 
         ngx_http_llm_live_end(ex->ctx, NGX_HTTP_LLM_END_SHUTDOWN);
     }
+
+    ngx_http_llm_wait_shutdown();
 }
 
 

@@ -34,6 +34,15 @@ void ngx_http_llm_live_remove(ngx_http_llm_exchange_t *ex);
 
 void ngx_http_llm_live_end(ngx_http_llm_ctx_t *ctx, ngx_http_llm_end_e end);
 
+/*
+ * Makes ctx->id known to llm_cancel, in all workers, until it is taken out of
+ * the ids of the main configuration.  NGX_OK without one: there is no
+ * llm_cancel, or no room.
+ */
+
+ngx_int_t ngx_http_llm_id_open(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_id_t **id);
+
 /* a worker begins; the bell has rung; and a process has ended, or this one */
 
 void ngx_http_llm_live_init_process(void);

@@ -26,7 +26,7 @@ static void ngx_http_llm_share_handler(void *data,
     const ngx_http_llm_redis_answer_t *answer);
 static ngx_msec_int_t ngx_http_llm_share_look(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_share_asked(ngx_http_llm_ctx_t *ctx,
-    ngx_msec_t slept_ms, ngx_uint_t left);
+    ngx_msec_t slept_ms, ngx_uint_t over);
 static ngx_int_t ngx_http_llm_share_decided(ngx_http_request_t *r,
     ngx_http_llm_charge_t *charge, ngx_http_llm_part_t *part);
 static void ngx_http_llm_share_raised(void *data,
@@ -266,12 +266,9 @@ ngx_http_llm_share_look(ngx_http_llm_ctx_t *ctx)
 
 static void
 ngx_http_llm_share_asked(ngx_http_llm_ctx_t *ctx, ngx_msec_t slept_ms,
-    ngx_uint_t left)
+    ngx_uint_t over)
 {
-    if (left) {
-        ctx->end = NGX_HTTP_LLM_END_CLIENT_ABORT;
-        ngx_http_llm_account_abandon(ctx);
-    }
+    /* void */
 }
 
 

@@ -25,7 +25,7 @@ static ngx_uint_t ngx_http_llm_turn_join_locked(ngx_http_llm_turn_t *turn,
 static ngx_int_t ngx_http_llm_turn_wait(ngx_http_llm_turn_t *turn);
 static ngx_msec_int_t ngx_http_llm_turn_look(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_turn_waited(ngx_http_llm_ctx_t *ctx,
-    ngx_msec_t slept_ms, ngx_uint_t left);
+    ngx_msec_t slept_ms, ngx_uint_t over);
 static void ngx_http_llm_turn_resume(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_llm_turn_look_again_locked(
     ngx_http_llm_turn_t *turn);
@@ -263,17 +263,14 @@ ngx_http_llm_turn_look(ngx_http_llm_ctx_t *ctx)
 
 static void
 ngx_http_llm_turn_waited(ngx_http_llm_ctx_t *ctx, ngx_msec_t slept_ms,
-    ngx_uint_t left)
+    ngx_uint_t over)
 {
     ngx_http_llm_turn_watch(-1);
 
     ctx->turn->wait_ms = ngx_current_msec - ctx->turn->since_ms;
 
-    if (left) {
-        ctx->end = NGX_HTTP_LLM_END_CLIENT_ABORT;
-
+    if (over) {
         ngx_http_llm_turn_end(ctx);
-        ngx_http_llm_account_abandon(ctx);
     }
 }
 

@@ -5,6 +5,8 @@
  */
 
 
+#include "ngx_http_llm_account.h"
+#include "ngx_http_llm_live.h"
 #include "ngx_http_llm_wait.h"
 
 
@@ -15,6 +17,10 @@ struct ngx_http_llm_wait_s {
     ngx_http_llm_wait_pt        ended;
     ngx_http_event_handler_pt   resume;
     ngx_http_cleanup_t         *cleanup;
+
+    /* what llm_cancel finds it by; NULL: not at all */
+    ngx_http_llm_id_t          *id;
+
     ngx_msec_t                  since_ms;
     ngx_event_t                 timer;
 };
@@ -22,6 +28,11 @@ struct ngx_http_llm_wait_s {
 
 static void ngx_http_llm_wait_write_handler(ngx_http_request_t *r);
 static void ngx_http_llm_wait_timer_handler(ngx_event_t *ev);
+static ngx_uint_t ngx_http_llm_wait_is_cancelled(ngx_http_llm_wait_t *wait);
+static void ngx_http_llm_wait_fail(ngx_http_llm_wait_t *wait,
+    ngx_http_llm_end_e end);
+static void ngx_http_llm_wait_stop(ngx_http_llm_wait_t *wait,
+    ngx_http_llm_end_e end);
 static void ngx_http_llm_wait_cleanup(void *data);
 
 
@@ -73,6 +84,10 @@ ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
         ngx_post_event(rev, &ngx_posted_events);
 
     } else if (ngx_handle_read_event(rev, 0) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (ngx_http_llm_id_open(ctx, &wait->id) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -139,11 +154,14 @@ ngx_http_llm_wait_timer_handler(ngx_event_t *ev)
         return;
     }
 
-    ngx_queue_remove(&wait->queue);
+    /* whoever cancelled it was told so, also if the bell is not heard yet */
 
-    wait->ctx->wait = NULL;
-    wait->cleanup->handler = NULL;
-    wait->ended(wait->ctx, ngx_current_msec - wait->since_ms, 0);
+    if (ngx_http_llm_wait_is_cancelled(wait)) {
+        ngx_http_llm_wait_fail(wait, NGX_HTTP_LLM_END_CANCELLED);
+        return;
+    }
+
+    ngx_http_llm_wait_stop(wait, NGX_HTTP_LLM_END_NONE);
 
     if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
         ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
@@ -156,6 +174,13 @@ ngx_http_llm_wait_timer_handler(ngx_event_t *ev)
     }
 
     ngx_http_run_posted_requests(c);
+}
+
+
+static ngx_uint_t
+ngx_http_llm_wait_is_cancelled(ngx_http_llm_wait_t *wait)
+{
+    return wait->id && ngx_http_llm_ids_is_cancelled(wait->id);
 }
 
 
@@ -192,10 +217,86 @@ ngx_http_llm_wait_hear(void)
 }
 
 
-static void
-ngx_http_llm_wait_cleanup(void *data)
+/* to end one may end others of its connection: from the start again */
+
+void
+ngx_http_llm_wait_cancel(void)
 {
-    ngx_http_llm_wait_t  *wait = data;
+    ngx_queue_t          *q;
+    ngx_http_llm_wait_t  *wait;
+
+again:
+
+    for (q = ngx_queue_head(&ngx_http_llm_wait_queue);
+         q != ngx_queue_sentinel(&ngx_http_llm_wait_queue);
+         q = ngx_queue_next(q))
+    {
+        wait = ngx_queue_data(q, ngx_http_llm_wait_t, queue);
+
+        if (ngx_http_llm_wait_is_cancelled(wait)) {
+            ngx_http_llm_wait_fail(wait, NGX_HTTP_LLM_END_CANCELLED);
+            goto again;
+        }
+    }
+}
+
+
+void
+ngx_http_llm_wait_shutdown(void)
+{
+    ngx_queue_t          *q;
+    ngx_http_llm_wait_t  *wait;
+
+    while (!ngx_queue_empty(&ngx_http_llm_wait_queue)) {
+        q = ngx_queue_head(&ngx_http_llm_wait_queue);
+        wait = ngx_queue_data(q, ngx_http_llm_wait_t, queue);
+
+        ngx_http_llm_wait_fail(wait, NGX_HTTP_LLM_END_SHUTDOWN);
+    }
+}
+
+
+/* it ends from outside, and its client is told */
+
+static void
+ngx_http_llm_wait_fail(ngx_http_llm_wait_t *wait, ngx_http_llm_end_e end)
+{
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+
+    r = wait->ctx->request;
+    c = r->connection;
+
+    ngx_http_set_log_request(c->log, r);
+
+    ngx_http_llm_wait_stop(wait, end);
+
+    /* the client has left before, and a post_action still runs */
+
+    if (r->write_event_handler != ngx_http_llm_wait_write_handler) {
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_INFO, c->log, 0,
+                  "llm request was ended while it waited");
+
+    r->read_event_handler = ngx_http_block_reading;
+
+    ngx_http_llm_error_end(r, wait->ctx);
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+/* end is none where it goes on; else that, and it pays nothing */
+
+static void
+ngx_http_llm_wait_stop(ngx_http_llm_wait_t *wait, ngx_http_llm_end_e end)
+{
+    ngx_http_llm_ctx_t        *ctx;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    ctx = wait->ctx;
 
     if (wait->timer.timer_set) {
         ngx_del_timer(&wait->timer);
@@ -207,6 +308,28 @@ ngx_http_llm_wait_cleanup(void *data)
 
     ngx_queue_remove(&wait->queue);
 
-    wait->ctx->wait = NULL;
-    wait->ended(wait->ctx, ngx_current_msec - wait->since_ms, 1);
+    if (wait->id) {
+        lmcf = ngx_http_get_module_main_conf(ctx->request,
+                                             ngx_http_llm_stream_module);
+
+        ngx_http_llm_ids_remove(lmcf->ids, wait->id);
+    }
+
+    wait->cleanup->handler = NULL;
+    ctx->wait = NULL;
+
+    wait->ended(ctx, ngx_current_msec - wait->since_ms,
+                end != NGX_HTTP_LLM_END_NONE);
+
+    if (end != NGX_HTTP_LLM_END_NONE) {
+        ctx->end = end;
+        ngx_http_llm_account_abandon(ctx);
+    }
+}
+
+
+static void
+ngx_http_llm_wait_cleanup(void *data)
+{
+    ngx_http_llm_wait_stop(data, NGX_HTTP_LLM_END_CLIENT_ABORT);
 }

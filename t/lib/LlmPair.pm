@@ -7,7 +7,8 @@ package LlmPair;
 #
 #     $pair = LlmPair->start(location => 'llm_heartbeat 1s;',
 #                            main => 'worker_shutdown_timeout 2s;',
-#                            server => 'location /x/ { ... }');
+#                            server => 'location /x/ { ... }',
+#                            pass => 'llm');         the upstream's name
 #     $client = $pair->open(http2 => 1, sim => ...);    see LlmClient
 #     @lines = $pair->lines(2);     of the log, when there are so many: hashes
 #                                   by names as in LlmBlock, and time, pid, n
@@ -63,7 +64,8 @@ sub start {
             add_header X-Pid \$pid;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
-            proxy_pass http://127.0.0.1:@{[ LlmTest::sim_port(1) ]};
+            proxy_pass http://@{[ $options{pass}
+                                   // '127.0.0.1:' . LlmTest::sim_port(1) ]};
         }
     }
 END
@@ -124,6 +126,74 @@ sub lines {
     });
 
     return map { +{ /(\w+)=(\S*)/g } } @lines;
+}
+
+
+# one server with one seat, and one request a minute for each X-Key
+
+sub start_to_wait {
+    my ($class, %options) = @_;
+
+    return $class->start(%options, pass => 'one', http => <<"END",
+    llm_limit_zone \$http_x_key zone=w:1m requests=1/m requests_burst=1;
+    log_format id '\$http_x_n \$llm_id';
+
+    upstream one {
+        server 127.0.0.1:@{[ LlmTest::sim_port(1) ]} max_conns=1;
+        llm_least_inflight;
+        llm_queue 10 timeout=1m;
+    }
+END
+        location => 'llm_limit zone=w wait=1h; mirror /mirror;',
+        server => ($options{server} // '') . <<'END');
+        location = /mirror {
+            internal;
+            log_subrequest on;
+            access_log logs/id.log id;
+            return 204;
+        }
+END
+}
+
+
+# a stream that has the seat, one that waits in the queue for it, and one that
+# waits for the request that the second one has taken; their X-N is as here
+
+sub open_waiting {
+    my ($self, %options) = @_;
+    my @clients;
+
+    for my $n (qw( seated queue limit )) {
+        push @clients, $self->open(
+            sim => 'tokens=5000', %options,
+            headers => { 'X-N' => $n, 'X-Key' => $n eq 'seated' ? '' : 'k' });
+
+        $clients[0]->header('X-Id');
+        $self->await(sub { $self->waiting == $#clients });
+    }
+
+    return @clients;
+}
+
+
+# so many have waited so far, or still do
+
+sub waiting {
+    my ($self) = @_;
+
+    return scalar $self->{nginx}->logged(
+        qr/llm queue: waits|llm limit: delayed/);
+}
+
+
+# $llm_id by X-N, as a mirror tells it behind the limit, ahead of a response
+
+sub ids {
+    my ($self) = @_;
+
+    CORE::open my $log, '<', "$self->{dir}/logs/id.log" or return;
+
+    return map { split } <$log>;
 }
 
 
