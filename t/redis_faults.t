@@ -54,7 +54,9 @@ sub node {
 
     $Redis->call('FLUSHALL') if $Redis->pid;
 
-    $Node = LlmNode->start(redis => 'redis://' . $Redis->address, %options);
+    $Node = LlmNode->start(
+        redis => 'redis://' . $Redis->address, %options,
+        options => 'timeout=50ms ' . ($options{options} // ''));
     $Node->await_up if !$options{down};
 
     return $Node;
@@ -450,7 +452,7 @@ sub fake {
         'says -READONLY x\r\n', 'says -OOM x\r\n', 'says -WRONGTYPE x\r\n',
     );
 
-    node(redis => $fake->url, options => 'timeout=50ms');
+    node(redis => $fake->url);
 
     my ($pid) = $Node->{nginx}->workers;
     my (@slow, @wrong);

@@ -51,6 +51,12 @@ sub http {
     my %with = (options => '', rate => '1/h', burst => 1000, zone => '',
                 limit => '', http => '', location => '',
                 key => '$http_authorization', %$self);
+
+    # a busy machine is not a fault: who tests one names its timeout
+
+    $with{options} = "timeout=2s $with{options}"
+        if $with{options} !~ /\btimeout=/;
+
     my $llm_redis = $with{redis} ? "llm_redis shared $with{redis} "
                                    . "$with{options};" : '';
     my $shared = $with{redis} ? 'redis=shared' : '';
