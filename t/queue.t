@@ -209,8 +209,7 @@ sub in_its_order {
 
     start(servers => [1], seats => 1);
 
-    $hold = ask(0, sim => $Hold);
-    $hold->status;
+    ($hold) = hold(1);
 
     for my $n (1 .. 20) {
         push @clients, ask($n, sim => 'tokens=5; itl=4');
@@ -245,8 +244,7 @@ sub shared_by_budget {
                   . 'llm_limit_zone all zone=all:1m requests=1000/s;',
           location => 'llm_limit zone=all; llm_limit zone=k;');
 
-    $hold = ask(0, sim => $Hold);
-    $hold->status;
+    ($hold) = hold(1);
 
     for my $n (1 .. 9) {
         push @clients, ask($n, key => $n < 7 ? 'a' : 'b');
@@ -296,8 +294,7 @@ sub full {
 
     start(servers => [1], seats => 1, queue => '2 timeout=20s');
 
-    push @clients, ask(0, sim => $Hold);
-    LlmClient::await_header(@clients);
+    push @clients, hold(1);
     push @clients, map { ask($_) } 1 .. 2;
     await_waiting(2);
 
@@ -349,8 +346,7 @@ sub too_late {
                          proxy_pass http://llm/v1/chat/completions;
                      }');
 
-    push @clients, ask(0, sim => $Hold);
-    LlmClient::await_header(@clients);
+    push @clients, hold(1);
 
     push @clients, ask(1), ask(2, path => '/plain/v1/chat/completions');
     LlmClient::await_end(@clients[1, 2]);
@@ -385,8 +381,7 @@ sub left {
 
     start(servers => [1], seats => 1, queue => '1 timeout=20s');
 
-    push @clients, ask(0, sim => $Hold);
-    LlmClient::await_header(@clients);
+    push @clients, hold(1);
 
     for my $way (\&full_close, \&half_close, \&reset_) {
         push @clients, ask(scalar @clients);
@@ -439,8 +434,7 @@ sub left_by_reset_of_a_stream {
 
     start(servers => [1], seats => 1, queue => '20 timeout=20s');
 
-    $client = ask(0, sim => $Hold);
-    $client->status;
+    ($client) = hold(1);
     $sock = LlmH2::connect($LlmQueue::PortH2);
 
     for my $round (0 .. 2) {
@@ -480,12 +474,11 @@ sub left_by_reset_of_a_stream {
 sub given_back {
     my ($client, $hold, @lines);
 
-    start(servers => [1], seats => 1, queue => '1 timeout=500ms',
+    start(servers => [1], seats => 1, queue => '1 timeout=3s',
           http => 'llm_limit_zone $http_x_key zone=k:1m tokens=1000/d;',
           location => 'llm_limit zone=k reserve=600;');
 
-    $hold = ask(0, sim => $Hold, key => 'hold');
-    $hold->status;
+    ($hold) = hold(1, key => 'hold');
 
     # too late; and while it waits another one is too many
 
@@ -524,8 +517,7 @@ sub elsewhere {
           server => 'location @b { proxy_pass http://127.0.0.1:'
                     . sim_port(2) . '; }');
 
-    $hold = ask(0, sim => $Hold);
-    $hold->status;
+    ($hold) = hold(1);
     push @clients, ask(1);
     await_waiting(1);
 
@@ -551,8 +543,7 @@ sub by_variable {
           http => 'map $http_x_key $upstream { x llm; y 127.0.0.1:'
                   . sim_port(2) . '; }');
 
-    $hold = ask(0, sim => $Hold, key => 'x');
-    $hold->status;
+    ($hold) = hold(1, key => 'x');
     push @clients, ask(1, key => 'x');
     await_waiting(1);
 
@@ -583,8 +574,7 @@ sub without_llm_stream {
 
     is($off->()->finish->status, 200, 'llm_stream off: served');
 
-    $hold = ask(0, sim => $Hold);
-    $hold->status;
+    ($hold) = hold(1);
     push @clients, $off->(sim => $Hold);
     is($clients[0]->status, 200, 'llm_stream off: counted, too');
 

@@ -38,18 +38,6 @@ directive();
 remove_tree($LlmQueue::Dir) if Test::More->builder->is_passing;
 
 
-# so many streams that do not end, and how they are spread over the workers
-
-sub hold {
-    my ($count, $sim) = @_;
-    my @clients = map { ask("h$_", sim => $sim // $Hold) } 1 .. $count;
-
-    LlmClient::await_header(@clients);
-
-    return @clients;
-}
-
-
 # requests of a dead worker are in flight no more: others take their seats
 
 sub killed_in_flight {
@@ -341,7 +329,7 @@ sub backup_and_zone {
     # before the backup is busy, too, nobody waits; two lines for one server
     # are one server
 
-    @held = hold(4, 'tokens=50; itl=50');
+    @held = hold(4, sim => 'tokens=50; itl=50');
     is(waiting(), 0, 'backup: takes what the others have no seat for');
 
     push @clients, map { ask($_) } 1 .. 20;

@@ -13,7 +13,6 @@ use lib 't/lib';
 
 use File::Path qw( remove_tree );
 use List::Util qw( max min );
-use POSIX qw( sysconf _SC_CLK_TCK );
 use Socket qw( SOL_SOCKET SO_LINGER );
 
 use LlmTest;
@@ -70,14 +69,14 @@ sub in_order {
         await(sub { requests() == @clients });
     }
 
-    $cpu = cpu_seconds();
+    $cpu = $Nginx->cpu_seconds;
     LlmClient::await_end(@clients);
-    $cpu = cpu_seconds() - $cpu;
+    $cpu = $Nginx->cpu_seconds - $cpu;
 
     is(scalar(grep { $_->complete } @clients), 30,
        "$name: all 30 get their answers, nobody gets 429");
 
-    @logged = sort { $a->{sent} <=> $b->{sent} } logged(30);
+    @logged = sort { $a->{sent} <=> $b->{sent} } $Nginx->lines(30);
 
     is(join(' ', map { $_->{n} } @logged), join(' ', 1 .. 30),
        "$name: in the order in which they came");
@@ -126,9 +125,9 @@ sub at_rest {
     @clients = map { ask() } 1 .. 30;
     await(sub { requests() == 30 && grep { !$_->pump } @clients });
 
-    $cpu = cpu_seconds();
+    $cpu = $Nginx->cpu_seconds;
     sleep 1;
-    $cpu = cpu_seconds() - $cpu;
+    $cpu = $Nginx->cpu_seconds - $cpu;
 
     cmp_ok($cpu, '<=', 0.03, 'at rest: 29 sleepers take no time at all');
 
@@ -155,7 +154,7 @@ sub left {
         await(sub { requests() == @line + 2 });
 
         $way->($client->{sock});
-        @line = grep { $_->{limit} eq 'DELAYED' } logged(@line + 2);
+        @line = grep { $_->{limit} eq 'DELAYED' } $Nginx->lines(@line + 2);
 
         is($line[-1]{end}, 'client_abort', "$name, left: seen at once");
         is("@{$line[-1]}{qw( status source prompt completion )}",
@@ -213,13 +212,13 @@ sub left_by_reset_of_a_stream {
     await(sub { requests() == 2 });
 
     $sock->syswrite(LlmH2::cancel(1));
-    @lines = grep { $_->{limit} eq 'DELAYED' } logged(2);
+    @lines = grep { $_->{limit} eq 'DELAYED' } $Nginx->lines(2);
 
     is($lines[0]{end}, 'client_abort', 'stream reset: seen at once');
     cmp_ok($lines[0]{wait}, '<', 1.5, 'stream reset: in its sleep');
 
     $sock->syswrite(h2_request(3));
-    @lines = grep { $_->{limit} eq 'DELAYED' } logged(3);
+    @lines = grep { $_->{limit} eq 'DELAYED' } $Nginx->lines(3);
 
     is($lines[1]{end}, 'done', 'stream reset: the next one is served');
     cmp_ok($lines[1]{wait}, '<=', 2, 'stream reset: at the same place');
@@ -254,7 +253,9 @@ sub moved_by_leavers {
         $clients[$n - 1]->close;
     }
 
-    await(sub { grep({ $_->{end} eq 'client_abort' } logged(6)) == 6 });
+    await(sub {
+        return grep({ $_->{end} eq 'client_abort' } $Nginx->lines(6)) == 6;
+    });
 
     for my $n (21 .. 25) {
         push @clients, ask('', $n);
@@ -264,7 +265,7 @@ sub moved_by_leavers {
     LlmClient::await_end(@clients);
 
     @logged = sort { $a->{sent} <=> $b->{sent} }
-              grep { $_->{end} eq 'done' } logged(25);
+              grep { $_->{end} eq 'done' } $Nginx->lines(25);
 
     is(join(' ', map { $_->{n} } @logged), join(' ', 1 .. 9, 16 .. 25),
        'moved by leavers: all others are served, in order');
@@ -299,7 +300,7 @@ sub moved_by_streams {
     is(scalar(grep { $_->complete } @clients), 10,
        'moved by streams: all are served');
 
-    @logged = sort { $a->{sent} <=> $b->{sent} } logged(10);
+    @logged = sort { $a->{sent} <=> $b->{sent} } $Nginx->lines(10);
 
     is(join(' ', map { $_->{n} } @logged), join(' ', 1 .. 10),
        'moved by streams: in the order in which they came');
@@ -332,7 +333,7 @@ sub moved_once {
 
     LlmClient::await_end(@clients);
 
-    @logged = sort { $a->{sent} <=> $b->{sent} } logged(3);
+    @logged = sort { $a->{sent} <=> $b->{sent} } $Nginx->lines(3);
 
     is(join(' ', map { "$_->{n}:$_->{completion}" } @logged),
        '1:1 2:1000 3:1000', 'moved once: in the order in which they came');
@@ -357,12 +358,12 @@ sub moved_by_a_killed_worker {
         await(sub { requests() == @clients });
     }
 
-    kill_workers(($Nginx->workers)[0]);
+    $Nginx->replace('KILL', ($Nginx->workers)[0]);
     LlmClient::await_end(@clients);
 
     @left = grep { $_->complete } @clients;
     @logged = sort { $a->{sent} <=> $b->{sent} }
-              grep { $_->{end} eq 'done' } logged(scalar @left);
+              grep { $_->{end} eq 'done' } $Nginx->lines(scalar @left);
 
     cmp_ok(scalar @left, '<', 30, 'moved by a death: some have died');
     cmp_ok($logged[-1]{sent} - $clients[0]{start}, '<=', 0.2 * @left + 1,
@@ -440,7 +441,7 @@ sub two_zones {
     $client = ask('/both')->finish;
     is($client->status, 200, 'two zones: both may wait');
 
-    @lines = logged(4);
+    @lines = $Nginx->lines(4);
     is(join(' ', map { "$_->{limit}:$_->{zone}" } @lines),
        'PASSED:t PASSED:u REJECTED:u DELAYED:t', 'two zones: who decided');
     cmp_ok($lines[3]{wait}, '>', 1, 'two zones: for the longest delay');
@@ -463,7 +464,7 @@ sub dry_run {
     cmp_ok(max(map { $_->{seconds} } @clients), '<', 1,
            'dry run: without any delay');
 
-    @lines = logged(3);
+    @lines = $Nginx->lines(3);
     is(join(' ', map { "$_->{limit}:$_->{wait}" } @lines),
        'PASSED:0.000 DELAYED_DRY_RUN:0.000 REJECTED_DRY_RUN:0.000',
        'dry run: but they are counted');
@@ -495,7 +496,7 @@ sub reloaded {
     cmp_ok($clients[5]{start} + $clients[5]{seconds} - $clients[0]{start},
            '>=', 2.5, 'reloaded: the new one behind the others');
 
-    is(scalar(grep { $_->{end} eq 'done' } logged(6)), 6,
+    is(scalar(grep { $_->{end} eq 'done' } $Nginx->lines(6)), 6,
        'reloaded: and to their end');
 
     end('reloaded');
@@ -512,7 +513,7 @@ sub killed {
     @clients = map { ask() } 1 .. 20;
     await(sub { requests() == 20 && grep { !$_->pump } @clients });
 
-    kill_workers($Nginx->workers);
+    $Nginx->replace('KILL', $Nginx->workers);
     $_->finish for @clients;
 
     $client = ask();
@@ -580,59 +581,10 @@ sub delays {
 }
 
 
-# the access log, as soon as it has so many lines
-
-sub logged {
-    my ($count) = @_;
-    my ($log, @lines);
-
-    await(sub {
-        open $log, '<', "$Dir/logs/llm.log" or return;
-        @lines = <$log>;
-
-        return @lines >= $count;
-    });
-
-    return map { +{ /(\w+)=(\S*)/g } } @lines;
-}
-
-
-# of the workers, so far
-
-sub cpu_seconds {
-    my ($ticks, @stat);
-
-    for my $pid ($Nginx->workers) {
-        open my $in, '<', "/proc/$pid/stat" or die "/proc/$pid/stat: $!\n";
-        @stat = split ' ', <$in> =~ s/.*\)//sr;
-        $ticks += $stat[11] + $stat[12];
-    }
-
-    return $ticks / sysconf(_SC_CLK_TCK);
-}
-
-
 sub await {
     my ($happened) = @_;
-    my $deadline = time + 10;
 
-    sleep 0.002 while !$happened->() && time < $deadline;
-}
-
-
-sub kill_workers {
-    my (@pids) = @_;
-
-    kill 'KILL', @pids;
-
-    $Nginx->await('successors start', sub {
-        my %dead = map { $_ => 1 } @pids;
-        my @workers = $Nginx->workers;
-
-        return @workers == 2 && !grep { $dead{$_} } @workers;
-    });
-
-    $Nginx->await_ready;
+    return LlmNginx::true_in_time($happened);
 }
 
 

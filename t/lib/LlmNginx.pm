@@ -12,6 +12,10 @@ package LlmNginx;
 #     $nginx->reload($http);          returns when the new workers work
 #     $nginx->workers;                their pids, without those that leave
 #     $nginx->replace('KILL', @pids); returns when their successors work
+#     $nginx->lines($count);          of logs/llm.log, as soon as there are so
+#                                     many: hashes of its name=value
+#     $nginx->cpu_seconds;            of all workers, so far
+#     LlmNginx::true_in_time(sub { ... }, $seconds);
 #     $nginx->faults(qr/.../);        lines that no test may cause; those
 #                                     that match are expected
 #     $nginx->stop;
@@ -20,7 +24,7 @@ use strict;
 use warnings;
 
 use File::Path qw( make_path remove_tree );
-use POSIX ();
+use POSIX qw( sysconf _SC_CLK_TCK );
 use Time::HiRes qw( sleep time );
 
 our $Timeout = 30;
@@ -187,6 +191,51 @@ sub await {
 
         sleep 0.02;
     }
+}
+
+
+# what a test waits for: whether it became true
+
+sub true_in_time {
+    my ($happened, $seconds) = @_;
+    my $deadline = time + ($seconds // $Timeout);
+
+    until ($happened->()) {
+        return 0 if time > $deadline;
+
+        sleep 0.005;
+    }
+
+    return 1;
+}
+
+
+sub lines {
+    my ($self, $count) = @_;
+    my @lines;
+
+    true_in_time(sub {
+        open my $log, '<', "$self->{dir}/logs/llm.log" or return;
+        @lines = <$log>;
+
+        return @lines >= $count;
+    });
+
+    return map { +{ /(\w+)=(\S*)/g } } @lines;
+}
+
+
+sub cpu_seconds {
+    my ($self) = @_;
+    my ($ticks, @stat);
+
+    for my $pid ($self->workers) {
+        open my $in, '<', "/proc/$pid/stat" or die "/proc/$pid/stat: $!\n";
+        @stat = split ' ', <$in> =~ s/.*\)//sr;
+        $ticks += $stat[11] + $stat[12];
+    }
+
+    return $ticks / sysconf(_SC_CLK_TCK);
 }
 
 

@@ -22,7 +22,7 @@ use warnings;
 
 use File::Path qw( remove_tree );
 use Test::More ();
-use Time::HiRes qw( sleep time );
+use Time::HiRes qw( time );
 
 use LlmBlock ();
 use LlmClient;
@@ -103,29 +103,15 @@ sub open_at {
 
 sub await {
     my ($self, $happened, $seconds) = @_;
-    my $deadline = time + ($seconds // 5);
 
-    for ( ;; ) {
-        return 1 if $happened->();
-        return 0 if time > $deadline;
-
-        sleep 0.01;
-    }
+    return LlmNginx::true_in_time($happened, $seconds);
 }
 
 
 sub lines {
     my ($self, $count) = @_;
-    my @lines;
 
-    $self->await(sub {
-        CORE::open my $log, '<', "$self->{dir}/logs/llm.log" or return;
-        @lines = <$log>;
-
-        return @lines >= $count;
-    });
-
-    return map { +{ /(\w+)=(\S*)/g } } @lines;
+    return $self->{nginx}->lines($count);
 }
 
 

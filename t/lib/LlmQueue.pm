@@ -9,6 +9,7 @@ package LlmQueue;
 #
 #     start(servers => [1, 2], seats => 2, queue => '10', ...);
 #     $client = ask($n, sim => 'tokens=4', ...);      LlmClient
+#     @clients = hold($count, sim => ...);    with a seat each, until they leave
 #     await_waiting($count);          so many have waited so far, since start
 #     @lines = logged($count);        hashes, see the log_format below
 #     end($name, qr/expected faults/);
@@ -16,13 +17,11 @@ package LlmQueue;
 use strict;
 use warnings;
 
-use POSIX qw( sysconf _SC_CLK_TCK );
 use Test::More ();
 
 use LlmClient;
 use LlmNginx;
 use LlmTest ();
-use Time::HiRes qw( sleep time );
 
 our ($Nginx, $Port, $PortH2, $Dir);
 
@@ -37,8 +36,8 @@ our $Body = '{"model":"sim","stream":true,"messages":'
 sub import {
     no strict 'refs';
 
-    for my $name (qw( start configure ask waiting await_waiting logged await
-                      in_order end cpu_seconds ))
+    for my $name (qw( start configure ask hold waiting await_waiting logged
+                      await in_order end cpu_seconds ))
     {
         *{"main::$name"} = \&{"LlmQueue::$name"};
     }
@@ -137,6 +136,22 @@ sub ask {
 }
 
 
+# one after the other: of two that come at once in two workers one may find
+# the other's seat counted twice for a moment, and wait that long
+
+sub hold {
+    my ($count, %options) = @_;
+    my @clients;
+
+    for (1 .. $count) {
+        push @clients, ask(0, sim => $Hold, %options);
+        $clients[-1]->status;
+    }
+
+    return @clients;
+}
+
+
 # so many that came have waited, or still wait
 
 sub waiting {
@@ -157,16 +172,8 @@ sub await_waiting {
 
 sub logged {
     my ($count) = @_;
-    my ($log, @lines);
 
-    await(sub {
-        open $log, '<', "$Dir/logs/llm.log" or return;
-        @lines = <$log>;
-
-        return @lines >= $count;
-    });
-
-    return map { +{ /(\w+)=(\S*)/g } } @lines;
+    return $Nginx->lines($count);
 }
 
 
@@ -182,25 +189,12 @@ sub in_order {
 
 sub await {
     my ($happened) = @_;
-    my $deadline = time + 10;
 
-    sleep 0.002 while !$happened->() && time < $deadline;
+    return LlmNginx::true_in_time($happened);
 }
 
 
-# of the workers, so far
-
-sub cpu_seconds {
-    my ($ticks, @stat);
-
-    for my $pid ($Nginx->workers) {
-        open my $in, '<', "/proc/$pid/stat" or die "/proc/$pid/stat: $!\n";
-        @stat = split ' ', <$in> =~ s/.*\)//sr;
-        $ticks += $stat[11] + $stat[12];
-    }
-
-    return $ticks / sysconf(_SC_CLK_TCK);
-}
+sub cpu_seconds { return $Nginx->cpu_seconds }
 
 
 # whatever was done: nothing is in flight, and no seat is lost
