@@ -15,6 +15,7 @@ import { checkRetry, words } from './lib/calls.mjs';
 import { ENDS } from './lib/ends.mjs';
 import { startParts } from './lib/parts.mjs';
 import { lastPromise, modulePromise, promise } from './lib/scene.mjs';
+import { staged } from './lib/stage.mjs';
 
 /* by API: a model of a provider */
 const APIS = {
@@ -32,13 +33,21 @@ globalThis.AI_SDK_LOG_WARNINGS = false;
 await startParts();
 
 
-function call(scene, api, server, order, options = {}) {
+/* began: called when there is a response */
+
+function call(scene, api, server, order, options = {}, began = () => {}) {
     return {
         model: APIS[api]({
             baseURL: `${scene.url(server)}/v1`,
             apiKey: scene.key,
-            fetch: (url, init) =>
-                fetch(`${url}?${new URLSearchParams(scene.query)}`, init),
+            fetch: async (url, init) => {
+                const response = await fetch(
+                    `${url}?${new URLSearchParams(scene.query)}`, init);
+
+                began();
+
+                return response;
+            },
         }),
         prompt: PROMPT,
         maxRetries: 0,
@@ -83,7 +92,8 @@ for (const api of Object.keys(APIS)) {
 
         modulePromise(`${api}: ${want.what}`, async (scene) => {
             const { text, errors, finish, usage }
-                = await outcome(call(scene, api, want.server, want.order));
+                = await staged(scene, want, (began) => outcome(
+                    call(scene, api, want.server, want.order, {}, began)));
 
             if (want.tokens !== undefined) {
                 assert.equal(text, words(want.tokens));
@@ -115,7 +125,7 @@ for (const api of Object.keys(APIS)) {
             }
 
             if (want.retry_after) {
-                assert.equal(error.responseHeaders['retry-after'],
+                assert.match(error.responseHeaders['retry-after'],
                              want.retry_after);
             }
 

@@ -57,7 +57,8 @@ const SERVERS = {
      */
     events: {
         to: 'one',
-        more: `llm_first_token_timeout 700ms;
+        more: `mirror /llm/began;
+               llm_first_token_timeout 700ms;
                llm_idle_timeout 1s;
                llm_total_timeout 3s;
                proxy_method POST;
@@ -91,6 +92,13 @@ const SERVERS = {
 
     dead: { to: `127.0.0.1:${CLOSED_PORT}` },
 
+    /* what is ended from outside; its id is told as lib/stage.mjs wants it */
+    live: { to: 'llm', more: 'mirror /llm/began;' },
+
+    /* one seat, and a place to wait for it */
+    full: { to: 'full', more: 'mirror /llm/began;' },
+    late: { to: 'late', more: 'mirror /llm/began;' },
+
     /* HTTP/2 without TLS */
     h2: { to: 'llm', listen: 'http2' },
 };
@@ -115,6 +123,7 @@ load_module ${module};
 daemon off;
 worker_processes 2;
 pid ${dir}/nginx.pid;
+worker_shutdown_timeout 600ms;
 error_log ${dir}/error.log info;
 
 events {
@@ -130,6 +139,8 @@ http {
 
     ${exampleLogFormat(root)}
     access_log ${dir}/access.log llm;
+
+    log_format id '$llm_id "$request"';
 
     llm_limit_zone $http_authorization$http_x_api_key zone=tenant:1m
                    tokens=6k/m burst=${BURST}
@@ -162,6 +173,18 @@ http {
         keepalive 16;
     }
 
+    upstream full {
+        server 127.0.0.1:${sims[0]} max_conns=1 max_fails=0;
+        llm_least_inflight;
+        llm_queue 1 timeout=1m;
+    }
+
+    upstream late {
+        server 127.0.0.1:${sims[1]} max_conns=1 max_fails=0;
+        llm_least_inflight;
+        llm_queue 1 timeout=400ms;
+    }
+
     upstream own {
         server 127.0.0.1:${own};
     }
@@ -172,14 +195,14 @@ http {
     llm_stream on;
     proxy_http_version 1.1;
     proxy_set_header Connection "";
-${SERVER_NAMES.map((name) => serverBlock(ports[name], tlsPorts[name],
+${SERVER_NAMES.map((name) => serverBlock(dir, ports[name], tlsPorts[name],
                                          SERVERS[name])).join('')}
 }
 `;
 }
 
 
-function serverBlock(port, tlsPort, { to, listen = '', more = '' }) {
+function serverBlock(dir, port, tlsPort, { to, listen = '', more = '' }) {
     return `
     server {
         listen 127.0.0.1:${port} ${listen};
@@ -188,6 +211,25 @@ function serverBlock(port, tlsPort, { to, listen = '', more = '' }) {
         location / {
             ${more}
             proxy_pass http://${to};
+        }
+
+        # of the same origin, for a browser, which asks for a picture, too
+        location ~ ^/(llm/blank|favicon.ico)$ {
+            access_log off;
+            default_type text/html;
+            return 200 "";
+        }
+
+        location = /llm/began {
+            internal;
+            log_subrequest on;
+            access_log ${dir}/ids.log id;
+            return 204;
+        }
+
+        location /llm/cancel/ {
+            access_log off;
+            llm_cancel;
         }
     }
 `;

@@ -15,6 +15,14 @@
  * tokens      seen by the client before the end
  * message     of the error, as far as it is known; null: the answer is whole
  * finish      of a whole answer
+ * retry_after the header's value
+ *
+ * and what has to happen besides, see lib/stage.mjs:
+ *
+ * hold        so many requests came before, for the seats and for the queue
+ * act         "cancel" or "leave", which has the workers leave
+ * when        the request that it is done to has its "header", was "sent", or
+ *             is "queued"
  */
 
 export const ENDS = [
@@ -42,7 +50,7 @@ export const ENDS = [
         what: "upstream's own limit", server: 'main',
         order: 'status=429; retry_after=7',
         end: 'upstream_error', status: 429, message: /llm-sim was told/,
-        retry_after: '7',
+        retry_after: /^7$/,
     },
     {
         what: 'an overloaded upstream', server: 'main', order: 'status=503',
@@ -113,5 +121,52 @@ export const ENDS = [
         what: 'a stream that spends more than its budget', server: 'cut',
         order: 'itl=1; tokens=400',
         end: 'limit_cut', status: 200, message: /rate limit/i,
+    },
+    {
+        what: 'a queue that is full', server: 'full', order: 'tokens=3',
+        hold: 2,
+        end: 'queue_full', status: 503, message: /queue is full/,
+        retry_after: /^[1-9]\d*$/,
+    },
+    {
+        what: 'a queue in which it takes too long', server: 'late',
+        order: 'tokens=3', hold: 1,
+        end: 'queue_timeout', status: 503, message: /servers are busy/,
+        retry_after: /^[1-9]\d*$/,
+    },
+    {
+        what: 'a stream that is cancelled', server: 'live',
+        order: 'fault=stall; at=3; tokens=9', act: 'cancel', when: 'header',
+        end: 'cancelled', status: 200, message: /was cancelled/,
+    },
+    {
+        what: 'a request that is cancelled before its first token',
+        server: 'live', order: 'fault=stall; at=header', act: 'cancel',
+        when: 'sent',
+        end: 'cancelled', status: 410, message: /was cancelled/,
+    },
+    {
+        what: 'a request that is cancelled in a queue', server: 'full',
+        order: 'tokens=3', hold: 1, act: 'cancel', when: 'queued',
+        end: 'cancelled', status: 410, message: /was cancelled/,
+    },
+    {
+        what: 'a stream whose worker has to leave', server: 'live',
+        order: 'fault=stall; at=3; tokens=9', act: 'leave', when: 'header',
+        end: 'shutdown', status: 200, message: /shutting down/,
+    },
+    {
+        what: 'a request whose worker has to leave before its first token',
+        server: 'live', order: 'fault=stall; at=header', act: 'leave',
+        when: 'sent',
+        end: 'shutdown', status: 503, message: /shutting down/,
+        retry_after: /^1$/,
+    },
+    {
+        what: 'a request in a queue whose worker has to leave',
+        server: 'full', order: 'tokens=3', hold: 1, act: 'leave',
+        when: 'queued',
+        end: 'shutdown', status: 503, message: /shutting down/,
+        retry_after: /^1$/,
     },
 ];

@@ -31,6 +31,8 @@ export async function fetchStream(path, key, body, order, leaveAfter) {
         seen.status = response.status;
         seen.retry_after = response.headers.get('retry-after');
 
+        globalThis.began?.();
+
         if (response.status !== 200) {
             seen.error = (await response.json()).error;
             return seen;
@@ -99,6 +101,8 @@ export function readSource(path) {
     return new Promise((resolve) => {
         const seen = { texts: [], done: false, error: null, lost: 0 };
         const source = new EventSource(path);
+
+        source.onopen = () => globalThis.began?.();
 
         function end() {
             source.close();

@@ -36,6 +36,9 @@ const SIM_OPTIONS = ['--itl', '2', '--itl-slope', '0', '--prefill', '1000000',
                      '--prefix-cache', '100000', '--quiet'];
 
 const START_MS = 10000;
+
+/* worker_shutdown_timeout, and what a busy machine takes for it */
+const LEAVE_MS = 10000;
 const STOP_MS = 10000;
 
 export const direct = Boolean(process.env.LLM_DIRECT);
@@ -49,6 +52,8 @@ export const parts = {
 };
 
 const children = [];
+
+let nginx;
 
 
 /* starts everything, once for a test file, and sees to its end */
@@ -133,10 +138,35 @@ async function startNginx() {
         own: parts.own,
     }));
 
-    const child = startChild(log, NGINX, ['-p', parts.dir, '-c', conf,
-                                          '-e', `${parts.dir}/error.log`]);
+    nginx = startChild(log, NGINX, ['-p', parts.dir, '-c', conf,
+                                    '-e', `${parts.dir}/error.log`]);
 
-    await awaitChild(child, log, () => isOpen(parts.ports.main));
+    await awaitChild(nginx, log, () => isOpen(parts.ports.main));
+}
+
+
+/* other workers take over; resolves when those of now are gone */
+
+export async function reloadNginx() {
+    const deadline = Date.now() + LEAVE_MS;
+    const old = workers();
+
+    nginx.kill('SIGHUP');
+
+    while (workers().some((pid) => old.includes(pid))) {
+
+        if (Date.now() > deadline) {
+            throw new Error(`workers ${old} did not leave`);
+        }
+
+        await sleep(20);
+    }
+}
+
+
+export function workers() {
+    return readText(`/proc/${nginx.pid}/task/${nginx.pid}/children`)
+        .trim().split(' ');
 }
 
 
