@@ -62,14 +62,25 @@ typedef enum {
 } ngx_llm_rc_e;
 
 
+typedef struct ngx_llm_names_s   ngx_llm_names_t;
+typedef struct ngx_llm_shapes_s  ngx_llm_shapes_t;
+
+
 /*
- * Memory for one parse: taken from the caller's scratch first, from libc
- * when that is used up; ngx_llm_json_parse() frees all of the latter itself.
+ * What the caller lends: one for all that it reads is enough.  Memory of one
+ * parse is taken from here first, from libc when that is used up;
+ * ngx_llm_json_parse() frees all of the latter itself.
  */
 
 typedef struct {
     unsigned char        *data;
     size_t                size_bytes;
+
+    /* where an answer's names go; NULL: nobody wants them */
+    ngx_llm_names_t      *names;
+
+    /* where shapes of events are found again; NULL: none are learned */
+    ngx_llm_shapes_t     *shapes;
 } ngx_llm_scratch_t;
 
 

@@ -20,13 +20,13 @@ static ngx_llm_rc_e ngx_llm_answer_parse(ngx_llm_answer_t *answer,
     ngx_llm_facts_t *facts, ngx_llm_str_t doc, ngx_llm_scratch_t *scratch);
 static void ngx_llm_answer_apply(ngx_llm_answer_t *answer,
     ngx_llm_facts_t *facts);
+static void ngx_llm_answer_names(ngx_llm_names_t *names,
+    const ngx_llm_facts_t *facts);
 static size_t ngx_llm_answer_copy(unsigned char *to, size_t size,
     const ngx_llm_facts_word_t *word);
-static void ngx_llm_answer_usage(ngx_llm_answer_t *answer,
-    const ngx_llm_api_t *api);
 static int64_t ngx_llm_answer_sum(int64_t a, int64_t b);
 static void ngx_llm_answer_error(ngx_llm_answer_t *answer,
-    const ngx_llm_facts_t *facts);
+    const ngx_llm_facts_t *facts, ngx_llm_names_t *names);
 
 
 void
@@ -41,11 +41,13 @@ ngx_llm_answer_init(ngx_llm_answer_t *answer, const ngx_llm_api_t *api)
     for (i = 0; i < NGX_LLM_ANSWER_COUNTS; i++) {
         answer->counts[i] = -1;
     }
+}
 
-    answer->usage.prompt = -1;
-    answer->usage.cached = -1;
-    answer->usage.completion = -1;
-    answer->usage.reasoning = -1;
+
+void
+ngx_llm_answer_done(ngx_llm_answer_t *answer)
+{
+    ngx_llm_shape_leave(&answer->shape);
 }
 
 
@@ -58,7 +60,7 @@ ngx_llm_answer_event(ngx_llm_answer_t *answer, const unsigned char *event,
     if (len > NGX_LLM_MAX_EVENT_BYTES) {
         bits = NGX_LLM_EV_DATA|NGX_LLM_EV_UNREAD;
 
-    } else if (ngx_llm_shape_fits(&answer->shape, event, len, 1,
+    } else if (ngx_llm_shape_fits(answer->shape, event, len, 1,
                                   &answer->content))
     {
         bits = NGX_LLM_EV_DATA|NGX_LLM_EV_CONTENT;
@@ -83,11 +85,13 @@ ngx_llm_answer_next(ngx_llm_answer_t *answer, const ngx_llm_frame_t *frame,
 
     /* where an event ends with CR, an LF may or may not belong to it */
 
-    if (frame->event_bytes != 0 || frame->cr || !answer->shape.ends_with_lf) {
+    if (answer->shape == NULL || frame->event_bytes != 0 || frame->cr
+        || !answer->shape->ends_with_lf)
+    {
         return 0;
     }
 
-    n = ngx_llm_shape_fits(&answer->shape, p, len, 0, &answer->content);
+    n = ngx_llm_shape_fits(answer->shape, p, len, 0, &answer->content);
 
     if (n != 0) {
         answer->events++;
@@ -202,7 +206,7 @@ ngx_llm_answer_data(ngx_llm_answer_t *answer, const unsigned char *event,
         != NGX_LLM_OK)
     {
         if (ngx_llm_word_is("error", ev->name)) {
-            ngx_llm_answer_error(answer, &facts);
+            ngx_llm_answer_error(answer, &facts, scratch->names);
             return NGX_LLM_EV_DATA|NGX_LLM_EV_UNREAD|NGX_LLM_EV_ERROR;
         }
 
@@ -210,7 +214,8 @@ ngx_llm_answer_data(ngx_llm_answer_t *answer, const unsigned char *event,
     }
 
     if (facts.bits == (NGX_LLM_EV_DATA|NGX_LLM_EV_CONTENT)
-        && !facts.shapeless && answer->api != NULL && event != NULL)
+        && !facts.shapeless && answer->api != NULL && event != NULL
+        && scratch->shapes != NULL)
     {
         offset = ev->data.data - event;
 
@@ -219,8 +224,8 @@ ngx_llm_answer_data(ngx_llm_answer_t *answer, const unsigned char *event,
             facts.holes[i].end += offset;
         }
 
-        ngx_llm_shape_learn(&answer->shape, event, facts.holes,
-                            facts.nholes, len);
+        ngx_llm_shape_learn(&answer->shape, scratch->shapes, event,
+                            facts.holes, facts.nholes, len);
     }
 
     return facts.bits;
@@ -242,11 +247,21 @@ ngx_llm_answer_parse(ngx_llm_answer_t *answer, ngx_llm_facts_t *facts,
 
     rc = ngx_llm_facts_read(facts, api, doc, scratch);
 
-    if (rc == NGX_LLM_OK) {
-        ngx_llm_answer_apply(answer, facts);
+    if (rc != NGX_LLM_OK) {
+        return rc;
     }
 
-    return rc;
+    ngx_llm_answer_apply(answer, facts);
+
+    if (scratch->names != NULL) {
+        ngx_llm_answer_names(scratch->names, facts);
+    }
+
+    if (facts->bits & NGX_LLM_EV_ERROR) {
+        ngx_llm_answer_error(answer, facts, scratch->names);
+    }
+
+    return NGX_LLM_OK;
 }
 
 
@@ -272,20 +287,6 @@ ngx_llm_answer_apply(ngx_llm_answer_t *answer, ngx_llm_facts_t *facts)
         facts->bits |= NGX_LLM_EV_ONLY_USAGE;
     }
 
-    /* the first model stays, so that a known shape changes nothing */
-
-    if (answer->model_len == 0) {
-        answer->model_len = ngx_llm_answer_copy(answer->model,
-                                                sizeof(answer->model),
-                                                &facts->model);
-    }
-
-    if ((facts->bits & NGX_LLM_EV_FINISH) && facts->finish.len != 0) {
-        answer->finish_len = ngx_llm_answer_copy(answer->finish,
-                                                 sizeof(answer->finish),
-                                                 &facts->finish);
-    }
-
     if (facts->bits & NGX_LLM_EV_USAGE) {
 
         for (n = 0; n < NGX_LLM_ANSWER_COUNTS; n++) {
@@ -294,16 +295,29 @@ ngx_llm_answer_apply(ngx_llm_answer_t *answer, ngx_llm_facts_t *facts)
                 answer->counts[n] = facts->counts[n];
             }
         }
-
-        ngx_llm_answer_usage(answer, api);
     }
 
     if (facts->bits & NGX_LLM_EV_CONTENT) {
         ngx_llm_text_merge(&answer->content, &facts->content);
     }
+}
 
-    if (facts->bits & NGX_LLM_EV_ERROR) {
-        ngx_llm_answer_error(answer, facts);
+
+static void
+ngx_llm_answer_names(ngx_llm_names_t *names, const ngx_llm_facts_t *facts)
+{
+    /* the first model stays, so that a known shape changes nothing */
+
+    if (names->model_len == 0) {
+        names->model_len = ngx_llm_answer_copy(names->model,
+                                               sizeof(names->model),
+                                               &facts->model);
+    }
+
+    if ((facts->bits & NGX_LLM_EV_FINISH) && facts->finish.len != 0) {
+        names->finish_len = ngx_llm_answer_copy(names->finish,
+                                                sizeof(names->finish),
+                                                &facts->finish);
     }
 }
 
@@ -324,10 +338,14 @@ ngx_llm_answer_copy(unsigned char *to, size_t size,
 }
 
 
-static void
-ngx_llm_answer_usage(ngx_llm_answer_t *answer, const ngx_llm_api_t *api)
+ngx_llm_usage_t
+ngx_llm_answer_usage(const ngx_llm_answer_t *answer)
 {
-    int64_t  prompt, more, cached, completion, reasoning, total;
+    int64_t               prompt, more, cached, completion, reasoning, total;
+    ngx_llm_usage_t       usage;
+    const ngx_llm_api_t  *api;
+
+    api = answer->api ? answer->api : &ngx_llm_api_any;
 
     prompt = answer->counts[ngx_llm_facts_count(NGX_LLM_ANS_PROMPT)];
     more = answer->counts[ngx_llm_facts_count(NGX_LLM_ANS_PROMPT_MORE)];
@@ -336,8 +354,8 @@ ngx_llm_answer_usage(ngx_llm_answer_t *answer, const ngx_llm_api_t *api)
     reasoning = answer->counts[ngx_llm_facts_count(NGX_LLM_ANS_REASONING)];
     total = answer->counts[ngx_llm_facts_count(NGX_LLM_ANS_TOTAL)];
 
-    answer->usage.cached = cached;
-    answer->usage.reasoning = reasoning;
+    usage.cached = cached;
+    usage.reasoning = reasoning;
 
     /*
      * Some of OpenAI's kind (xAI) keep reasoning apart, too: the total says
@@ -357,8 +375,10 @@ ngx_llm_answer_usage(ngx_llm_answer_t *answer, const ngx_llm_api_t *api)
         prompt = ngx_llm_answer_sum(prompt, cached);
     }
 
-    answer->usage.prompt = prompt;
-    answer->usage.completion = completion;
+    usage.prompt = prompt;
+    usage.completion = completion;
+
+    return usage;
 }
 
 
@@ -377,7 +397,7 @@ ngx_llm_answer_sum(int64_t a, int64_t b)
 
 static void
 ngx_llm_answer_error(ngx_llm_answer_t *answer,
-    const ngx_llm_facts_t *facts)
+    const ngx_llm_facts_t *facts, ngx_llm_names_t *names)
 {
     ngx_llm_str_t  code, type, word;
 
@@ -388,9 +408,12 @@ ngx_llm_answer_error(ngx_llm_answer_t *answer,
     code.data = facts->error_code.data;
     code.len = facts->error_code.len;
 
-    word = type.len ? type : (code.len ? code : unnamed);
-
-    memcpy(answer->error, word.data, word.len);
-    answer->error_len = word.len;
     answer->error_status = ngx_llm_api_status(facts->api, type, code);
+
+    if (names != NULL) {
+        word = type.len ? type : (code.len ? code : unnamed);
+
+        memcpy(names->error, word.data, word.len);
+        names->error_len = word.len;
+    }
 }

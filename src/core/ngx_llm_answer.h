@@ -54,30 +54,47 @@ typedef struct {
 
 
 /*
- * Zero-initialised by the caller, then ngx_llm_answer_init().  Holds no
- * pointer into events: slices live in the arrays below.
+ * The names that an answer says.  Most events say none but the model's, again
+ * and again: so they are apart from what is kept for each stream.  Whoever
+ * wants those of one event zeroes the lengths before it.
+ */
+
+struct ngx_llm_names_s {
+    /* in bytes; 0: was not said */
+    uint16_t              model_len;
+    uint16_t              finish_len;
+    uint16_t              error_len;
+
+    /* the first one that was said */
+    unsigned char         model[NGX_LLM_MAX_MODEL];
+    unsigned char         finish[NGX_LLM_MAX_FINISH];
+
+    /* the error's type or code */
+    unsigned char         error[NGX_LLM_MAX_ERROR];
+};
+
+
+/*
+ * Zero-initialised by the caller, then ngx_llm_answer_init(), and at its end
+ * ngx_llm_answer_done().  Small, as there is one for each stream.
  */
 
 typedef struct {
     /* NULL: told from the content when it comes */
     const ngx_llm_api_t  *api;
 
-    ngx_llm_usage_t       usage;
-
-    /* what usage is made of; -1 where nothing was reported */
-    int64_t               counts[NGX_LLM_ANSWER_COUNTS];
-
-    /* events with data, and those of them with content */
-    uint64_t              events;
-    uint64_t              content_events;
-
     /* sizes of the content so far: what an estimate is made of */
     ngx_llm_text_t        content;
 
-    /* lengths of the names below, in bytes */
-    uint16_t              model_len;
-    uint16_t              finish_len;
-    uint16_t              error_len;
+    /* what usage is made of; -1 where nothing was reported */
+    int32_t               counts[NGX_LLM_ANSWER_COUNTS];
+
+    /* events with data, and those of them with content */
+    uint32_t              events;
+    uint32_t              content_events;
+
+    /* all NGX_LLM_EV_* bits seen so far */
+    uint16_t              seen;
 
     /*
      * an error's own HTTP status as it states or its type implies, or 0;
@@ -85,27 +102,26 @@ typedef struct {
      */
     uint16_t              error_status;
 
-    /* all NGX_LLM_EV_* bits seen so far */
-    unsigned              seen;
-
-    unsigned char         model[NGX_LLM_MAX_MODEL];
-    unsigned char         finish[NGX_LLM_MAX_FINISH];
-
-    /* the error's type or code */
-    unsigned char         error[NGX_LLM_MAX_ERROR];
-
-    /* of the last event with content and nothing else */
-    ngx_llm_shape_t       shape;
+    /* of the last event with content and nothing else; NULL: none */
+    ngx_llm_shape_t      *shape;
 } ngx_llm_answer_t;
 
 
 void ngx_llm_answer_init(ngx_llm_answer_t *answer, const ngx_llm_api_t *api);
 
+/* what it has in common with others is given back; may be called again */
+
+void ngx_llm_answer_done(ngx_llm_answer_t *answer);
+
+/* what was reported so far */
+
+ngx_llm_usage_t ngx_llm_answer_usage(const ngx_llm_answer_t *answer);
+
 /*
  * Reads one whole event (as ngx_llm_frame_next() delimited it) and returns
  * its NGX_LLM_EV_* bits; 0 for one without data.  scratch is used for joined
- * data lines and by the parser; an event that is no valid JSON or too large
- * is NGX_LLM_EV_UNREAD: it is counted and passes.
+ * data lines and by the parser, and gets the names; an event that is no valid
+ * JSON or too large is NGX_LLM_EV_UNREAD: it is counted and passes.
  */
 
 unsigned ngx_llm_answer_event(ngx_llm_answer_t *answer,

@@ -37,7 +37,9 @@
 /* old vLLM: {"object":"error","type":..,"code":..} */
 
 #define NGX_LLM_OPENAI_CHOICES_ROWS                                           \
+    { "id", NGX_LLM_ANS_VARIES },                                             \
     { "object", NGX_LLM_ANS_TYPE },                                           \
+    { "created", NGX_LLM_ANS_VARIES },                                        \
     { "model", NGX_LLM_ANS_MODEL },                                           \
     { "choices", NGX_LLM_ANS_CHOICES },                                       \
     { "choices[]", NGX_LLM_ANS_CHOICE },                                      \
@@ -272,6 +274,7 @@ static const ngx_llm_json_row_t  ngx_llm_openai_responses_answer[] = {
     { "delta", NGX_LLM_ANS_CONTENT },
     { "item.name", NGX_LLM_ANS_PAYLOAD },
     { "partial_image_b64", NGX_LLM_ANS_PAYLOAD },
+    { "item_id", NGX_LLM_ANS_VARIES },
     { "sequence_number", NGX_LLM_ANS_VARIES },
     { "obfuscation", NGX_LLM_ANS_VARIES },
     NGX_LLM_RESPONSES_ROWS("response."),

@@ -5,8 +5,10 @@
  */
 
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "ngx_llm_hash.h"
 #include "ngx_llm_shape.h"
 #include "ngx_llm_utf8.h"
 
@@ -18,6 +20,11 @@
 #define NGX_LLM_SHAPE_EACH(ch)       ((ch) * (uint64_t) 0x0101010101010101)
 
 
+static void ngx_llm_shape_take(ngx_llm_shape_t *shape,
+    const unsigned char *event, const ngx_llm_hole_t *holes, size_t nholes,
+    size_t len);
+static ngx_llm_shape_t *ngx_llm_shape_find(ngx_llm_shapes_t *shapes,
+    const ngx_llm_shape_t *like, size_t bytes);
 static int ngx_llm_shape_short(const ngx_llm_shape_t *shape,
     const ngx_llm_str_t *fills);
 static size_t ngx_llm_shape_string(const unsigned char *p,
@@ -33,11 +40,17 @@ static int ngx_llm_shape_escape(unsigned char ch);
 
 
 void
-ngx_llm_shape_learn(ngx_llm_shape_t *shape, const unsigned char *event,
-    const ngx_llm_hole_t *holes, size_t nholes, size_t len)
+ngx_llm_shape_learn(ngx_llm_shape_t **shape, ngx_llm_shapes_t *shapes,
+    const unsigned char *event, const ngx_llm_hole_t *holes, size_t nholes,
+    size_t len)
 {
-    size_t          i, n, start, bytes;
-    unsigned char  *p;
+    size_t            i, bytes;
+    ngx_llm_shape_t  *found;
+
+    union {
+        ngx_llm_shape_t  shape;
+        unsigned char    room[sizeof(ngx_llm_shape_t) + NGX_LLM_SHAPE_BYTES];
+    } like;
 
     /* an LF in front belongs to the CR that ended what was before */
 
@@ -54,6 +67,54 @@ ngx_llm_shape_learn(ngx_llm_shape_t *shape, const unsigned char *event,
     if (bytes > NGX_LLM_SHAPE_BYTES) {
         return;
     }
+
+    ngx_llm_shape_take(&like.shape, event, holes, nholes, len);
+
+    found = ngx_llm_shape_find(shapes, &like.shape, bytes);
+
+    if (found != NULL) {
+        found->users++;
+
+        ngx_llm_shape_leave(shape);
+        *shape = found;
+    }
+}
+
+
+void
+ngx_llm_shape_leave(ngx_llm_shape_t **shape)
+{
+    ngx_llm_shape_t  *left;
+
+    left = *shape;
+    *shape = NULL;
+
+    if (left == NULL || --left->users != 0) {
+        return;
+    }
+
+    *left->link = left->next;
+
+    if (left->next != NULL) {
+        left->next->link = left->link;
+    }
+
+    free(left);
+}
+
+
+/* all but its links */
+
+static void
+ngx_llm_shape_take(ngx_llm_shape_t *shape, const unsigned char *event,
+    const ngx_llm_hole_t *holes, size_t nholes, size_t len)
+{
+    size_t          i, n, start;
+    unsigned char  *p;
+
+    /* compared as a whole, what is not used of it included */
+
+    memset(shape, 0, offsetof(ngx_llm_shape_t, bytes));
 
     p = shape->bytes;
     start = 0;
@@ -78,6 +139,58 @@ ngx_llm_shape_learn(ngx_llm_shape_t *shape, const unsigned char *event,
 }
 
 
+/*
+ * The one that is there already, or a new one; NULL: no memory.  What is
+ * compared begins with nholes.
+ */
+
+static ngx_llm_shape_t *
+ngx_llm_shape_find(ngx_llm_shapes_t *shapes, const ngx_llm_shape_t *like,
+    size_t bytes)
+{
+    size_t                 len, skip;
+    uint64_t               hash;
+    ngx_llm_shape_t       *shape, **bucket;
+    const unsigned char   *key;
+
+    skip = offsetof(ngx_llm_shape_t, nholes);
+    len = offsetof(ngx_llm_shape_t, bytes) - skip + bytes;
+    key = (const unsigned char *) like + skip;
+
+    hash = ngx_llm_hash(key, len, 0);
+    bucket = &shapes->buckets[hash % NGX_LLM_SHAPE_BUCKETS];
+
+    for (shape = *bucket; shape != NULL; shape = shape->next) {
+
+        if (shape->hash == hash
+            && memcmp((unsigned char *) shape + skip, key, len) == 0)
+        {
+            return shape;
+        }
+    }
+
+    shape = malloc(offsetof(ngx_llm_shape_t, bytes) + bytes);
+    if (shape == NULL) {
+        return NULL;
+    }
+
+    memcpy((unsigned char *) shape + skip, key, len);
+
+    shape->hash = hash;
+    shape->users = 0;
+    shape->next = *bucket;
+    shape->link = bucket;
+
+    if (*bucket != NULL) {
+        (*bucket)->link = &shape->next;
+    }
+
+    *bucket = shape;
+
+    return shape;
+}
+
+
 size_t
 ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
     size_t len, int whole, ngx_llm_text_t *text)
@@ -87,7 +200,7 @@ ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
     ngx_llm_str_t         fills[NGX_LLM_SHAPE_HOLES];
     const unsigned char  *start, *last, *piece;
 
-    if (shape->nholes == 0) {
+    if (shape == NULL) {
         return 0;
     }
 

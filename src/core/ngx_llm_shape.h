@@ -8,7 +8,8 @@
 /*
  * The shape of an event: its bytes but for a few holes.  The events of a
  * stream mostly differ in nothing but their text; one that fits the shape of
- * an event that was read needs no reading.
+ * an event that was read needs no reading.  Streams of one model differ in
+ * what stands in other holes: they have one shape together.
  *
  * What fits is what reads the same: the bytes between the holes are equal,
  * and a hole is filled by what a JSON parser takes for the same kind of value
@@ -24,8 +25,10 @@
 #include "ngx_llm_text.h"
 
 
-#define NGX_LLM_SHAPE_HOLES  4
-#define NGX_LLM_SHAPE_BYTES  384
+#define NGX_LLM_SHAPE_HOLES    6
+#define NGX_LLM_SHAPE_BYTES    384
+
+#define NGX_LLM_SHAPE_BUCKETS  64
 
 
 typedef enum {
@@ -49,9 +52,22 @@ typedef struct {
 } ngx_llm_hole_t;
 
 
-/* all zero: no shape yet, nothing fits */
+typedef struct ngx_llm_shape_s  ngx_llm_shape_t;
 
-typedef struct {
+
+/*
+ * From libc, one for all streams whose events are alike, which those of one
+ * model mostly are; freed with the last of them.
+ */
+
+struct ngx_llm_shape_s {
+    /* among those with the same place in the table */
+    ngx_llm_shape_t      *next;
+    ngx_llm_shape_t     **link;
+
+    uint64_t              hash;
+    uint32_t              users;
+
     unsigned char         nholes;
 
     /* the event's last byte was LF */
@@ -63,20 +79,32 @@ typedef struct {
     /* lengths of what is before, between and behind the holes */
     uint16_t              pieces[NGX_LLM_SHAPE_HOLES + 1];
 
-    /* the pieces, one behind the other */
-    unsigned char         bytes[NGX_LLM_SHAPE_BYTES];
-} ngx_llm_shape_t;
+    /* the pieces, one behind the other: as many bytes as they have */
+    unsigned char         bytes[];
+};
+
+
+/* zero-initialised by the caller; outlives all shapes that are in it */
+
+struct ngx_llm_shapes_s {
+    ngx_llm_shape_t      *buckets[NGX_LLM_SHAPE_BUCKETS];
+};
 
 
 /*
- * Takes the shape of an event that was read.  The holes are in the order of
- * the event and do not touch; at least one is a text without escapes.  An
- * event that is too large, has too many holes or starts with LF leaves the
- * shape alone.
+ * Takes the shape of an event that was read, which replaces *shape.  The
+ * holes are in the order of the event and do not touch; at least one is a
+ * text without escapes.  An event that is too large, has too many holes or
+ * starts with LF leaves the shape alone, and so does a lack of memory.
  */
 
-void ngx_llm_shape_learn(ngx_llm_shape_t *shape, const unsigned char *event,
-    const ngx_llm_hole_t *holes, size_t nholes, size_t len);
+void ngx_llm_shape_learn(ngx_llm_shape_t **shape, ngx_llm_shapes_t *shapes,
+    const unsigned char *event, const ngx_llm_hole_t *holes, size_t nholes,
+    size_t len);
+
+/* there is none any more; NULL there: there was none */
+
+void ngx_llm_shape_leave(ngx_llm_shape_t **shape);
 
 /*
  * The length of the event at the start of p[0..len) if that fits, and with

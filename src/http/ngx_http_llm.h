@@ -30,7 +30,9 @@
 typedef struct ngx_http_llm_ctx_s       ngx_http_llm_ctx_t;
 typedef struct ngx_http_llm_charge_s    ngx_http_llm_charge_t;
 typedef struct ngx_http_llm_exchange_s  ngx_http_llm_exchange_t;
+typedef struct ngx_http_llm_exchange_conf_s  ngx_http_llm_exchange_conf_t;
 typedef struct ngx_http_llm_gate_s      ngx_http_llm_gate_t;
+typedef struct ngx_http_llm_prelude_s   ngx_http_llm_prelude_t;
 typedef struct ngx_http_llm_relay_s     ngx_http_llm_relay_t;
 typedef struct ngx_http_llm_turn_s      ngx_http_llm_turn_t;
 typedef struct ngx_http_llm_wait_s      ngx_http_llm_wait_t;
@@ -79,6 +81,26 @@ typedef struct {
     ngx_llm_usage_t             usage;
     ngx_http_llm_source_e       source;
 } ngx_http_llm_bill_t;
+
+
+/* what is wanted of a request's body once it has been read */
+
+typedef struct {
+    /* of all turns of one conversation the same; 0: there is no prompt */
+    uint64_t                    prefix_hash;
+
+    /* largest completion asked for, n not multiplied in; -1: none named */
+    int64_t                     max_output;
+
+    /* tokens of the prompt that no ratio corrects */
+    int64_t                     part_tokens;
+
+    /* choices asked for, at least 1 */
+    uint32_t                    n;
+
+    /* parts of the prompt are no text */
+    unsigned                    media:1;
+} ngx_http_llm_facts_t;
 
 
 typedef struct {
@@ -138,6 +160,9 @@ typedef struct {
     ngx_uint_t                  cancel;
 
     ngx_http_llm_limit_conf_t   limit;
+
+    /* NULL where llm_stream is off */
+    ngx_http_llm_exchange_conf_t  *exchange;
 } ngx_http_llm_loc_conf_t;
 
 
@@ -154,7 +179,7 @@ struct ngx_http_llm_ctx_s {
     const ngx_llm_api_t        *api;
 
     /* NULL: the body was not read (none, too large, not JSON) */
-    ngx_llm_request_t          *facts;
+    ngx_http_llm_facts_t       *facts;
 
     /*
      * why the body was not read: the error that a limited location answers
@@ -191,7 +216,8 @@ struct ngx_http_llm_ctx_s {
     /* the answer on its way to the client; NULL before there is one */
     ngx_http_llm_relay_t       *relay;
 
-    ngx_http_llm_bill_t         bill;
+    /* never NULL; nothing is known before the end */
+    const ngx_http_llm_bill_t  *bill;
     ngx_http_llm_end_e          end;
 
     /* ngx_current_msec when the request came, and at its content events */

@@ -17,18 +17,29 @@ static ngx_http_llm_end_e ngx_http_llm_account_why(ngx_http_request_t *r,
 static ngx_uint_t ngx_http_llm_account_is_free(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_account_bill(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx);
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_bill_t *bill);
 static void ngx_http_llm_account_learn(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
+
+
+const ngx_http_llm_bill_t  ngx_http_llm_account_unknown = {
+    { -1, -1, -1, -1 },
+    NGX_HTTP_LLM_USAGE_NONE
+};
 
 
 void
 ngx_http_llm_account_end(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_int_t rc)
 {
+    ngx_http_llm_bill_t   bill;
+    ngx_http_llm_bill_t  *kept;
+
     if (ctx->closed) {
         return;
     }
+
+    bill = ngx_http_llm_account_unknown;
 
     ngx_http_llm_relay_finish(r, ctx);
 
@@ -55,18 +66,25 @@ ngx_http_llm_account_end(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
         ngx_http_llm_limit_keep(ctx);
 
-        ctx->bill.usage.prompt = ctx->facts ? ctx->estimated_tokens : -1;
+        bill.usage.prompt = ctx->facts ? ctx->estimated_tokens : -1;
 
     } else {
-        ngx_http_llm_account_bill(r, ctx);
+        ngx_http_llm_account_bill(r, ctx, &bill);
         ngx_http_llm_account_learn(r, ctx);
-        ngx_http_llm_limit_settle(ctx, &ctx->bill.usage);
+        ngx_http_llm_limit_settle(ctx, &bill.usage);
+    }
+
+    kept = ngx_palloc(r->pool, sizeof(ngx_http_llm_bill_t));
+
+    if (kept) {
+        *kept = bill;
+        ctx->bill = kept;
     }
 
     ngx_log_debug4(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "llm account: end:%ui source:%ui prompt:%L completion:%L",
-                   (ngx_uint_t) ctx->end, (ngx_uint_t) ctx->bill.source,
-                   ctx->bill.usage.prompt, ctx->bill.usage.completion);
+                   (ngx_uint_t) ctx->end, (ngx_uint_t) bill.source,
+                   bill.usage.prompt, bill.usage.completion);
 }
 
 
@@ -189,21 +207,18 @@ ngx_http_llm_account_is_free(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
  */
 
 static void
-ngx_http_llm_account_bill(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+ngx_http_llm_account_bill(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_bill_t *bill)
 {
     int64_t                    seen_tokens;
     ngx_llm_ratio_t            ratio;
     ngx_llm_answer_t          *answer;
-    ngx_http_llm_bill_t       *bill;
     ngx_http_llm_main_conf_t  *lmcf;
-
-    bill = &ctx->bill;
-    bill->source = NGX_HTTP_LLM_USAGE_NONE;
 
     answer = ctx->relay ? &ctx->relay->answer : NULL;
 
     if (answer && (answer->seen & NGX_LLM_EV_USAGE)) {
-        bill->usage = answer->usage;
+        bill->usage = ngx_llm_answer_usage(answer);
         bill->source = NGX_HTTP_LLM_USAGE_UPSTREAM;
     }
 
@@ -255,8 +270,9 @@ static void
 ngx_http_llm_account_learn(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
     int64_t                    reported;
+    ngx_llm_usage_t            usage;
     ngx_llm_answer_t          *answer;
-    ngx_llm_request_t         *facts;
+    ngx_http_llm_facts_t      *facts;
     ngx_http_llm_main_conf_t  *lmcf;
 
     facts = ctx->facts;
@@ -267,9 +283,10 @@ ngx_http_llm_account_learn(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
     answer = &ctx->relay->answer;
+    usage = ngx_llm_answer_usage(answer);
 
-    if (!facts->images && !facts->audios && answer->usage.prompt > 0) {
-        reported = answer->usage.prompt - ngx_llm_request_part_tokens(facts);
+    if (!facts->media && usage.prompt > 0) {
+        reported = usage.prompt - facts->part_tokens;
 
         ngx_http_llm_model_learn(lmcf->models, &ctx->model,
                                  NGX_HTTP_LLM_MODEL_PROMPT, ctx->raw_tokens,
@@ -278,8 +295,8 @@ ngx_http_llm_account_learn(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     /* what a model thinks it may count, but not show */
 
-    if (answer->usage.completion > 0
-        && answer->usage.reasoning <= 0
+    if (usage.completion > 0
+        && usage.reasoning <= 0
         && !(answer->seen & NGX_LLM_EV_UNREAD)
         && (!ctx->relay->stream
             || (answer->seen & (NGX_LLM_EV_END|NGX_LLM_EV_FINISH))))
@@ -287,6 +304,6 @@ ngx_http_llm_account_learn(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         ngx_http_llm_model_learn(lmcf->models, &ctx->model,
                                  NGX_HTTP_LLM_MODEL_COMPLETION,
                                  ngx_llm_estimate_raw(&answer->content),
-                                 answer->usage.completion);
+                                 usage.completion);
     }
 }

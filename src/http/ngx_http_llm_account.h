@@ -26,6 +26,10 @@
 void ngx_http_llm_account_end(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_int_t rc);
 
+/* ctx->bill before the end */
+
+extern const ngx_http_llm_bill_t  ngx_http_llm_account_unknown;
+
 /* there was no exchange, or none that ended: everything is given back */
 
 void ngx_http_llm_account_abandon(ngx_http_llm_ctx_t *ctx);

@@ -105,10 +105,10 @@ ngx_http_llm_balancer_leave(ngx_http_llm_peer_data_t *lp, ngx_uint_t failed)
 static void
 ngx_http_llm_balancer_learn(ngx_http_llm_peer_data_t *lp)
 {
-    double               cached, held;
-    uint64_t             events;
-    ngx_llm_usage_t     *usage;
-    ngx_http_llm_ctx_t  *ctx;
+    double                  cached, held;
+    uint64_t                events;
+    ngx_http_llm_ctx_t     *ctx;
+    const ngx_llm_usage_t  *usage;
 
     ctx = lp->ctx;
 
@@ -121,11 +121,11 @@ ngx_http_llm_balancer_learn(ngx_http_llm_peer_data_t *lp)
                                   - ctx->first_content_ms);
     }
 
-    usage = &ctx->bill.usage;
+    usage = &ctx->bill->usage;
 
     if (lp->key == 0
         || usage->prompt <= 0
-        || ctx->bill.source != NGX_HTTP_LLM_USAGE_UPSTREAM)
+        || ctx->bill->source != NGX_HTTP_LLM_USAGE_UPSTREAM)
     {
         return;
     }

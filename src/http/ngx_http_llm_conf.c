@@ -9,6 +9,7 @@
 #include "ngx_http_llm_bell.h"
 #include "ngx_http_llm_conf.h"
 #include "ngx_http_llm_drain.h"
+#include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_filter.h"
 #include "ngx_http_llm_inspect.h"
 #include "ngx_http_llm_live.h"
@@ -182,6 +183,14 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_ptr_value(conf->pace, prev->pace, NULL);
     ngx_conf_merge_size_value(conf->body_max_bytes, prev->body_max_bytes,
                               NGX_HTTP_LLM_BODY_MAX_BYTES);
+
+    if (conf->enable) {
+        conf->exchange = ngx_pcalloc(cf->pool,
+                                     sizeof(ngx_http_llm_exchange_conf_t));
+        if (conf->exchange == NULL) {
+            return NGX_CONF_ERROR;
+        }
+    }
 
     return ngx_http_llm_limit_merge_conf(cf, &prev->limit, &conf->limit);
 }

@@ -9,6 +9,7 @@
 #include "ngx_http_llm_account.h"
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_live.h"
+#include "ngx_http_llm_relay.h"
 
 
 /* yajl's handle, its stack and the strings of one event */
@@ -19,9 +20,13 @@ static void ngx_http_llm_cleanup(void *data);
 
 
 static u_char             ngx_http_llm_scratch_data[NGX_HTTP_LLM_SCRATCH_BYTES];
+static ngx_llm_names_t    ngx_http_llm_scratch_names;
+static ngx_llm_shapes_t   ngx_http_llm_scratch_shapes;
 static ngx_llm_scratch_t  ngx_http_llm_scratch_memory = {
     ngx_http_llm_scratch_data,
-    NGX_HTTP_LLM_SCRATCH_BYTES
+    NGX_HTTP_LLM_SCRATCH_BYTES,
+    &ngx_http_llm_scratch_names,
+    &ngx_http_llm_scratch_shapes
 };
 
 
@@ -78,10 +83,7 @@ ngx_http_llm_get_ctx(ngx_http_request_t *r)
 
     ctx->request = r;
     ctx->start_ms = ngx_current_msec;
-    ctx->bill.usage.prompt = -1;
-    ctx->bill.usage.cached = -1;
-    ctx->bill.usage.completion = -1;
-    ctx->bill.usage.reasoning = -1;
+    ctx->bill = &ngx_http_llm_account_unknown;
 
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
 
@@ -116,6 +118,7 @@ ngx_http_llm_cleanup(void *data)
         }
     }
 
+    ngx_http_llm_relay_drop(ctx);
     ngx_http_llm_account_abandon(ctx);
 }
 

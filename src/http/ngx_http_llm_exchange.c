@@ -11,6 +11,7 @@
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_gate.h"
 #include "ngx_http_llm_live.h"
+#include "ngx_http_llm_relay.h"
 
 
 /*
@@ -24,10 +25,16 @@ static ngx_int_t ngx_http_llm_exchange_handler(ngx_http_request_t *r);
 static void ngx_http_llm_exchange_start(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_exchange_hook(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
+static ngx_http_llm_prelude_t *ngx_http_llm_exchange_prelude(
+    ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_exchange_create(ngx_http_request_t *r);
 static void ngx_http_llm_exchange_accept(ngx_http_request_t *r,
     ngx_str_t *saved, ngx_uint_t restore);
 static ngx_int_t ngx_http_llm_exchange_filter_init(void *data);
+static void ngx_http_llm_exchange_share_conf(ngx_http_request_t *r,
+    ngx_http_llm_exchange_t *ex);
+static ngx_uint_t ngx_http_llm_exchange_is_conf(ngx_http_request_t *r,
+    ngx_http_upstream_conf_t *conf);
 static ngx_int_t ngx_http_llm_exchange_filter(void *data, ssize_t bytes);
 
 
@@ -129,27 +136,11 @@ ngx_http_llm_exchange_hook(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     }
 
     ex->ctx = ctx;
-    ex->original = u->conf;
-    ex->conf = *u->conf;
-    u->conf = &ex->conf;
 
-    /*
-     * Before the header nginx's read timer is the first-token clock, for
-     * each attempt anew.  An answer that is not streamed has no first token:
-     * all of it comes at the end, and the total clock is its only one.
-     */
-
-    ex->conf.read_timeout = ctx->stream && llcf->first_token_timeout_ms
-                            ? llcf->first_token_timeout_ms
-                            : NGX_HTTP_LLM_NO_TIMEOUT_MS;
-
-    /* an answer on disk would pass the filters long after upstream ended */
-
-    ex->conf.max_temp_file_size = 0;
-    ex->conf.temp_file_write_size = 0;
-
-    ex->create_request = u->create_request;
-    u->create_request = ngx_http_llm_exchange_create;
+    ex->prelude = ngx_http_llm_exchange_prelude(r, ctx);
+    if (ex->prelude == NULL) {
+        return NGX_ERROR;
+    }
 
     ex->finalize_request = u->finalize_request;
     u->finalize_request = ngx_http_llm_exchange_finalize;
@@ -168,13 +159,56 @@ ngx_http_llm_exchange_hook(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     /* behind an error_page: what a first upstream did is forgotten */
 
-    ctx->relay = NULL;
+    ngx_http_llm_relay_drop(ctx);
     ctx->failed = 0;
     ctx->end = NGX_HTTP_LLM_END_NONE;
     ctx->first_content_ms = 0;
     ctx->last_content_ms = 0;
 
     return NGX_OK;
+}
+
+
+static ngx_http_llm_prelude_t *
+ngx_http_llm_exchange_prelude(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_upstream_t      *u;
+    ngx_http_llm_loc_conf_t  *llcf;
+    ngx_http_llm_prelude_t   *prelude;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+    u = r->upstream;
+
+    prelude = ngx_palloc(r->pool, NGX_HTTP_LLM_PRELUDE_BYTES);
+    if (prelude == NULL) {
+        return NULL;
+    }
+
+    ngx_memzero(prelude, offsetof(ngx_http_llm_prelude_t, gate));
+
+    prelude->original = u->conf;
+    prelude->conf = *u->conf;
+    u->conf = &prelude->conf;
+
+    /*
+     * Before the header nginx's read timer is the first-token clock, for
+     * each attempt anew.  An answer that is not streamed has no first token:
+     * all of it comes at the end, and the total clock is its only one.
+     */
+
+    prelude->conf.read_timeout = ctx->stream && llcf->first_token_timeout_ms
+                                 ? llcf->first_token_timeout_ms
+                                 : NGX_HTTP_LLM_NO_TIMEOUT_MS;
+
+    /* an answer on disk would pass the filters long after upstream ended */
+
+    prelude->conf.max_temp_file_size = 0;
+    prelude->conf.temp_file_write_size = 0;
+
+    prelude->create_request = u->create_request;
+    u->create_request = ngx_http_llm_exchange_create;
+
+    return prelude;
 }
 
 
@@ -195,7 +229,7 @@ ngx_http_llm_exchange_create(ngx_http_request_t *r)
     ngx_str_null(&saved);
     ngx_http_llm_exchange_accept(r, &saved, 0);
 
-    rc = ctx->exchange->create_request(r);
+    rc = ctx->exchange->prelude->create_request(r);
 
     ngx_http_llm_exchange_accept(r, &saved, 1);
 
@@ -284,7 +318,7 @@ ngx_http_llm_exchange_start_stream(ngx_http_request_t *r,
 
     u->store = 0;
 
-    ex->input_filter_init = u->input_filter_init;
+    ex->prelude->input_filter_init = u->input_filter_init;
     ex->input_filter_ctx = u->input_filter_ctx;
     u->input_filter_init = ngx_http_llm_exchange_filter_init;
 
@@ -306,14 +340,17 @@ ngx_http_llm_exchange_start_stream(ngx_http_request_t *r,
                                         + llcf->first_token_timeout_ms;
     }
 
-    ex->conf.read_timeout = NGX_HTTP_LLM_NO_TIMEOUT_MS;
+    ex->prelude->conf.read_timeout = NGX_HTTP_LLM_NO_TIMEOUT_MS;
 
     ngx_http_llm_drain_start(r, ctx);
     ngx_http_llm_clock_arm(r, ex);
 }
 
 
-/* the input filter is known only behind its init: there it is wrapped */
+/*
+ * The input filter is known only behind its init: there it is wrapped.  The
+ * header is sent, and no other server is asked any more.
+ */
 
 static ngx_int_t
 ngx_http_llm_exchange_filter_init(void *data)
@@ -325,14 +362,85 @@ ngx_http_llm_exchange_filter_init(void *data)
 
     r = data;
     u = r->upstream;
-    ex = ngx_http_llm_get_exchange(u);
+    ex = ngx_http_llm_get_exchange(r);
 
-    rc = ex->input_filter_init(ex->input_filter_ctx);
+    u->input_filter_init = ex->prelude->input_filter_init;
+
+    rc = u->input_filter_init(ex->input_filter_ctx);
 
     ex->input_filter = u->input_filter;
     u->input_filter = ngx_http_llm_exchange_filter;
 
+    ngx_http_llm_exchange_share_conf(r, ex);
+
     return rc;
+}
+
+
+/*
+ * From here on u->conf is the same for all streams of the location, and the
+ * prelude is over.
+ */
+
+static void
+ngx_http_llm_exchange_share_conf(ngx_http_request_t *r,
+    ngx_http_llm_exchange_t *ex)
+{
+    ngx_http_upstream_t           *u;
+    ngx_http_llm_prelude_t        *prelude;
+    ngx_http_llm_loc_conf_t       *llcf;
+    ngx_http_llm_exchange_conf_t  *shared;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+
+    u = r->upstream;
+    prelude = ex->prelude;
+    shared = llcf->exchange;
+
+    if (shared->original == NULL
+        && ngx_http_llm_exchange_is_conf(r, prelude->original))
+    {
+        shared->original = prelude->original;
+        shared->conf = *prelude->original;
+        shared->conf.read_timeout = NGX_HTTP_LLM_NO_TIMEOUT_MS;
+    }
+
+    /* somebody makes it for each request: it lives as long as that */
+
+    if (shared->original != prelude->original) {
+        return;
+    }
+
+    u->conf = &shared->conf;
+    u->create_request = prelude->create_request;
+
+    if (prelude->process_header) {
+        u->process_header = prelude->process_header;
+        u->reinit_request = prelude->reinit_request;
+    }
+
+    ex->prelude = NULL;
+
+    (void) ngx_pfree(r->pool, prelude);
+}
+
+
+/* it is the configuration of a location, whose first member it always is */
+
+static ngx_uint_t
+ngx_http_llm_exchange_is_conf(ngx_http_request_t *r,
+    ngx_http_upstream_conf_t *conf)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < ngx_http_max_module; i++) {
+
+        if (r->loc_conf[i] == conf) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -350,7 +458,7 @@ ngx_http_llm_exchange_filter(void *data, ssize_t bytes)
 
     r = data;
     u = r->upstream;
-    ex = ngx_http_llm_get_exchange(u);
+    ex = ngx_http_llm_get_exchange(r);
 
     if (!ex->broken
         && ex->input_filter(ex->input_filter_ctx, bytes) == NGX_ERROR)
@@ -375,7 +483,7 @@ ngx_http_llm_exchange_release(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     ex = ctx->exchange;
 
-    r->upstream->conf = ex->original;
+    r->upstream->conf = ex->prelude->original;
 
     ngx_http_llm_live_remove(ex);
 

@@ -16,24 +16,26 @@
 
 
 #include "ngx_http_llm.h"
+#include "ngx_http_llm_gate.h"
 #include "ngx_http_llm_ids.h"
 
 
-struct ngx_http_llm_exchange_s {
-    /* u->conf points here: it is shared otherwise, never to be written */
+/*
+ * What is over when a stream begins: given back then, as streams are many and
+ * long.  Behind it is room for the pieces that the gate keeps of an event; so
+ * large that the pool gives it back when it is freed.
+ */
+
+#define NGX_HTTP_LLM_PRELUDE_BYTES  (NGX_MAX_ALLOC_FROM_POOL + 1)
+
+struct ngx_http_llm_prelude_s {
+    /* u->conf points here: the location's is never to be written */
     ngx_http_upstream_conf_t      conf;
-
     ngx_http_upstream_conf_t     *original;
-
-    ngx_http_llm_ctx_t           *ctx;
 
     /* what the hooks stand in for */
     ngx_int_t                   (*create_request)(ngx_http_request_t *r);
-    void                        (*finalize_request)(ngx_http_request_t *r,
-                                                    ngx_int_t rc);
     ngx_int_t                   (*input_filter_init)(void *data);
-    ngx_int_t                   (*input_filter)(void *data, ssize_t bytes);
-    void                         *input_filter_ctx;
 
     /* llm_hold's, which is off where process_header is NULL */
     ngx_int_t                   (*process_header)(ngx_http_request_t *r);
@@ -42,11 +44,28 @@ struct ngx_http_llm_exchange_s {
     /* of upstream's connection, while nginx is given a byte again */
     ngx_recv_pt                   recv;
 
-    /* NULL: nothing is held back */
-    ngx_http_llm_gate_t          *gate;
-
     /* conf.next_upstream, as each attempt has it first */
     ngx_uint_t                    next_upstream;
+
+    /* of the attempt, while ex->gate points here */
+    ngx_http_llm_gate_t           gate;
+};
+
+
+struct ngx_http_llm_exchange_s {
+    ngx_http_llm_ctx_t           *ctx;
+
+    /* what the hooks stand in for */
+    void                        (*finalize_request)(ngx_http_request_t *r,
+                                                    ngx_int_t rc);
+    ngx_int_t                   (*input_filter)(void *data, ssize_t bytes);
+    void                         *input_filter_ctx;
+
+    /* NULL: a stream has begun */
+    ngx_http_llm_prelude_t       *prelude;
+
+    /* NULL: nothing is held back */
+    ngx_http_llm_gate_t          *gate;
 
     /* nginx's look whether the client is there */
     ngx_http_event_handler_pt     read_event_handler;
@@ -89,9 +108,28 @@ struct ngx_http_llm_exchange_s {
 };
 
 
-/* for our hooks: whoever else's u->conf it is, they do not run */
+/*
+ * u->conf of all streams of a location, once there was one; part of its
+ * configuration
+ */
 
-#define ngx_http_llm_get_exchange(u)  ((ngx_http_llm_exchange_t *) (u)->conf)
+struct ngx_http_llm_exchange_conf_s {
+    /* what conf is made of; NULL: there was no stream yet */
+    ngx_http_upstream_conf_t     *original;
+    ngx_http_upstream_conf_t      conf;
+};
+
+
+/* it is this request's, and the hooks are in it */
+
+#define ngx_http_llm_exchange_is_of(u)                                        \
+    ((u)->finalize_request == ngx_http_llm_exchange_finalize)
+
+/* for the hooks: they are called for a main request that has its context */
+
+#define ngx_http_llm_get_exchange(r)                                          \
+    (((ngx_http_llm_ctx_t *)                                                  \
+          ngx_http_get_module_ctx(r, ngx_http_llm_stream_module))->exchange)
 
 /* puts the exchange in the place of the location's content handler */
 

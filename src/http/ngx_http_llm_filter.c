@@ -59,7 +59,7 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
 
             if (ctx) {
                 ctx->error_body.len = 0;
-                ctx->relay = NULL;
+                ngx_http_llm_relay_drop(ctx);
             }
         }
 
@@ -113,7 +113,7 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
     if (ctx->exchange
         && ctx->relay == NULL
         && r->upstream
-        && r->upstream->conf == &ctx->exchange->conf
+        && ngx_http_llm_exchange_is_of(r->upstream)
         && r->upstream->peer.connection
         && !ngx_http_llm_is_cached(r)
         && ngx_http_llm_filter_start(r, ctx) != NGX_OK)

@@ -12,10 +12,6 @@
 #include "ngx_http_llm_gate.h"
 
 
-/* the state, and behind it what most events that come in pieces need */
-#define NGX_HTTP_LLM_GATE_BYTES  (NGX_MAX_ALLOC_FROM_POOL + 1)
-
-
 static ngx_int_t ngx_http_llm_gate_process_header(ngx_http_request_t *r);
 static ssize_t ngx_http_llm_gate_recv(ngx_connection_t *c, u_char *buf,
     size_t size);
@@ -24,7 +20,7 @@ static ngx_uint_t ngx_http_llm_gate_applies(ngx_http_request_t *r,
     ngx_llm_framing_e *framing, ngx_uint_t *whole);
 static ngx_uint_t ngx_http_llm_gate_is_refusal(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_llm_gate_is_encoded(ngx_http_upstream_t *u);
-static ngx_int_t ngx_http_llm_gate_shut(ngx_http_request_t *r,
+static void ngx_http_llm_gate_shut(ngx_http_request_t *r,
     ngx_http_llm_exchange_t *ex, ngx_llm_framing_e framing);
 static ngx_int_t ngx_http_llm_gate_look(ngx_http_request_t *r,
     ngx_http_llm_exchange_t *ex);
@@ -39,29 +35,31 @@ ngx_http_llm_gate_hook(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
 {
     ngx_http_llm_ctx_t       *ctx;
     ngx_http_upstream_t      *u;
+    ngx_http_llm_prelude_t   *prelude;
     ngx_http_llm_loc_conf_t  *llcf;
 
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
     ctx = ex->ctx;
     u = r->upstream;
+    prelude = ex->prelude;
 
     if (llcf->hold_bytes == 0) {
         return;
     }
 
-    ex->process_header = u->process_header;
+    prelude->process_header = u->process_header;
     u->process_header = ngx_http_llm_gate_process_header;
 
-    ex->reinit_request = u->reinit_request;
+    prelude->reinit_request = u->reinit_request;
     u->reinit_request = ngx_http_llm_gate_reinit;
 
     /* a question to a model: as long as nothing was said it can be repeated */
 
     if (ctx->api && ctx->facts) {
-        ex->conf.next_upstream |= NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
+        prelude->conf.next_upstream |= NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
     }
 
-    ex->next_upstream = ex->conf.next_upstream;
+    prelude->next_upstream = prelude->conf.next_upstream;
 }
 
 
@@ -77,10 +75,12 @@ ngx_http_llm_gate_process_header(ngx_http_request_t *r)
     ngx_uint_t                whole;
     ngx_llm_framing_e         framing;
     ngx_http_upstream_t      *u;
+    ngx_http_llm_prelude_t   *prelude;
     ngx_http_llm_exchange_t  *ex;
 
     u = r->upstream;
-    ex = ngx_http_llm_get_exchange(u);
+    ex = ngx_http_llm_get_exchange(r);
+    prelude = ex->prelude;
 
     if (ex->gate) {
 
@@ -92,11 +92,11 @@ ngx_http_llm_gate_process_header(ngx_http_request_t *r)
         return ngx_http_llm_gate_look(r, ex);
     }
 
-    u->process_header = ex->process_header;
+    u->process_header = prelude->process_header;
 
     rc = u->process_header(r);
 
-    ex->process_header = u->process_header;
+    prelude->process_header = u->process_header;
     u->process_header = ngx_http_llm_gate_process_header;
 
     if (rc != NGX_OK || ngx_http_llm_is_cached(r)) {
@@ -108,9 +108,7 @@ ngx_http_llm_gate_process_header(ngx_http_request_t *r)
         return NGX_OK;
     }
 
-    if (ngx_http_llm_gate_shut(r, ex, framing) != NGX_OK) {
-        return NGX_ERROR;
-    }
+    ngx_http_llm_gate_shut(r, ex, framing);
 
     ex->gate->whole = whole;
 
@@ -146,7 +144,7 @@ ngx_http_llm_gate_open(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
     c = u->peer.connection;
 
     ex->early = 1;
-    ex->recv = c->recv;
+    ex->prelude->recv = c->recv;
     c->recv = ngx_http_llm_gate_recv;
 
     u->buffer.last--;
@@ -163,9 +161,9 @@ ngx_http_llm_gate_recv(ngx_connection_t *c, u_char *buf, size_t size)
     ngx_http_llm_exchange_t  *ex;
 
     r = c->data;
-    ex = ngx_http_llm_get_exchange(r->upstream);
+    ex = ngx_http_llm_get_exchange(r);
 
-    c->recv = ex->recv;
+    c->recv = ex->prelude->recv;
 
     return 1;
 }
@@ -178,19 +176,21 @@ ngx_http_llm_gate_reinit(ngx_http_request_t *r)
 {
     ngx_int_t                 rc;
     ngx_http_upstream_t      *u;
+    ngx_http_llm_prelude_t   *prelude;
     ngx_http_llm_exchange_t  *ex;
 
     u = r->upstream;
-    ex = ngx_http_llm_get_exchange(u);
+    ex = ngx_http_llm_get_exchange(r);
+    prelude = ex->prelude;
 
-    rc = ex->reinit_request(r);
+    rc = prelude->reinit_request(r);
 
-    ex->process_header = u->process_header;
+    prelude->process_header = u->process_header;
     u->process_header = ngx_http_llm_gate_process_header;
 
     ngx_http_llm_gate_free(r, ex);
 
-    ex->conf.next_upstream = ex->next_upstream;
+    prelude->conf.next_upstream = prelude->next_upstream;
     ex->first_error = 0;
     ex->early = 0;
     ex->ctx->error_body.len = 0;
@@ -308,7 +308,7 @@ ngx_http_llm_gate_is_encoded(ngx_http_upstream_t *u)
 }
 
 
-static ngx_int_t
+static void
 ngx_http_llm_gate_shut(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex,
     ngx_llm_framing_e framing)
 {
@@ -319,17 +319,13 @@ ngx_http_llm_gate_shut(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex,
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
     u = r->upstream;
 
-    /* so large that it is given back when it is freed */
-
-    gate = ngx_palloc(r->pool, NGX_HTTP_LLM_GATE_BYTES);
-    if (gate == NULL) {
-        return NGX_ERROR;
-    }
+    gate = &ex->prelude->gate;
 
     ngx_memzero(gate, sizeof(ngx_http_llm_gate_t));
 
-    gate->pieces = (u_char *) gate + sizeof(ngx_http_llm_gate_t);
-    gate->pieces_size = NGX_HTTP_LLM_GATE_BYTES - sizeof(ngx_http_llm_gate_t);
+    gate->pieces = (u_char *) ex->prelude + sizeof(ngx_http_llm_prelude_t);
+    gate->pieces_size = NGX_HTTP_LLM_PRELUDE_BYTES
+                        - sizeof(ngx_http_llm_prelude_t);
 
     ngx_llm_answer_init(&gate->answer, ex->ctx->api);
     gate->frame.framing = framing;
@@ -343,8 +339,6 @@ ngx_http_llm_gate_shut(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex,
     if (!ex->ctx->stream && llcf->first_token_timeout_ms) {
         ngx_add_timer(u->peer.connection->read, llcf->first_token_timeout_ms);
     }
-
-    return NGX_OK;
 }
 
 
@@ -353,10 +347,12 @@ ngx_http_llm_gate_shut(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex,
 static ngx_int_t
 ngx_http_llm_gate_look(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
 {
-    ngx_int_t                rc;
-    ngx_http_llm_gate_rc_e   verdict;
+    ngx_int_t                  rc;
+    ngx_http_llm_gate_rc_e     verdict;
+    ngx_http_upstream_conf_t  *conf;
 
     rc = NGX_OK;
+    conf = &ex->prelude->conf;
     verdict = ngx_http_llm_gate_scan(r, ex->gate);
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
@@ -383,8 +379,8 @@ ngx_http_llm_gate_look(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                       "upstream ended its stream before any content");
 
-        if (ex->conf.next_upstream & NGX_HTTP_UPSTREAM_FT_ERROR) {
-            ex->conf.next_upstream |= NGX_HTTP_UPSTREAM_FT_INVALID_HEADER;
+        if (conf->next_upstream & NGX_HTTP_UPSTREAM_FT_ERROR) {
+            conf->next_upstream |= NGX_HTTP_UPSTREAM_FT_INVALID_HEADER;
         }
 
         rc = NGX_HTTP_UPSTREAM_INVALID_HEADER;
@@ -406,12 +402,14 @@ ngx_http_llm_gate_look(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
 static ngx_int_t
 ngx_http_llm_gate_wait(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
 {
-    size_t                    size, used;
-    u_char                   *start;
-    ngx_buf_t                *b;
-    ngx_http_llm_loc_conf_t  *llcf;
+    size_t                     size, used;
+    u_char                    *start;
+    ngx_buf_t                 *b;
+    ngx_http_llm_loc_conf_t   *llcf;
+    ngx_http_upstream_conf_t  *conf;
 
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
+    conf = &ex->prelude->conf;
     b = &r->upstream->buffer;
 
     used = b->last - b->start;
@@ -444,8 +442,8 @@ ngx_http_llm_gate_wait(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
 
     /* a JSON answer to a later attempt would stall with less */
 
-    ex->conf.busy_buffers_size = ngx_max(ex->conf.busy_buffers_size,
-                                         size + ex->conf.bufs.size);
+    conf->busy_buffers_size = ngx_max(conf->busy_buffers_size,
+                                      size + conf->bufs.size);
 
     return NGX_AGAIN;
 }
@@ -462,7 +460,8 @@ ngx_http_llm_gate_free(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
         (void) ngx_pfree(r->pool, ex->gate->pieces);
     }
 
-    (void) ngx_pfree(r->pool, ex->gate);
+    ngx_llm_answer_done(&ex->gate->answer);
+
     ex->gate = NULL;
 }
 
@@ -477,7 +476,7 @@ ngx_http_llm_gate_header(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     if (ctx->exchange == NULL
         || !ctx->exchange->first_error
         || u == NULL
-        || u->conf != &ctx->exchange->conf)
+        || !ngx_http_llm_exchange_is_of(u))
     {
         return;
     }

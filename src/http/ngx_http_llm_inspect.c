@@ -19,12 +19,15 @@ static ngx_int_t ngx_http_llm_inspect(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_loc_conf_t *llcf);
 static ngx_int_t ngx_http_llm_gather_body(ngx_http_request_t *r,
     ngx_str_t *body);
-static void ngx_http_llm_name_model(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_keep_facts(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, const ngx_llm_request_t *asked);
+static ngx_int_t ngx_http_llm_name_model(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, const ngx_llm_request_t *asked);
 static void ngx_http_llm_estimate(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx);
+    ngx_http_llm_ctx_t *ctx, const ngx_llm_request_t *asked);
 static ngx_int_t ngx_http_llm_ask_usage(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, ngx_str_t *body);
+    ngx_http_llm_ctx_t *ctx, const ngx_llm_request_t *asked,
+    ngx_str_t *body);
 static ngx_int_t ngx_http_llm_replace_body(ngx_http_request_t *r,
     u_char *body, size_t len);
 
@@ -181,13 +184,13 @@ static ngx_int_t
 ngx_http_llm_inspect(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_loc_conf_t *llcf)
 {
-    int                 streams;
-    ngx_int_t           rc;
-    ngx_str_t           body;
-    const char         *reason;
-    ngx_llm_rc_e        parsed;
-    ngx_llm_str_t       path;
-    ngx_llm_request_t  *facts;
+    int                streams;
+    ngx_int_t          rc;
+    ngx_str_t          body;
+    const char        *reason;
+    ngx_llm_rc_e       parsed;
+    ngx_llm_str_t      path;
+    ngx_llm_request_t  asked;
 
     path.data = r->uri.data;
     path.len = r->uri.len;
@@ -213,12 +216,7 @@ ngx_http_llm_inspect(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    facts = ngx_pcalloc(r->pool, sizeof(ngx_llm_request_t));
-    if (facts == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    parsed = ngx_llm_request_parse(facts, ctx->api, body.data, body.len,
+    parsed = ngx_llm_request_parse(&asked, ctx->api, body.data, body.len,
                                    ngx_http_llm_scratch(), &reason);
 
     if (parsed != NGX_LLM_OK) {
@@ -232,28 +230,31 @@ ngx_http_llm_inspect(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_OK;
     }
 
-    ctx->facts = facts;
-
     if (streams == -1) {
-        ctx->stream = facts->stream;
+        ctx->stream = asked.stream;
     }
 
-    ngx_http_llm_name_model(r, ctx);
-    ngx_http_llm_estimate(r, ctx);
+    if (ngx_http_llm_keep_facts(r, ctx, &asked) != NGX_OK
+        || ngx_http_llm_name_model(r, ctx, &asked) != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_http_llm_estimate(r, ctx, &asked);
 
     ngx_log_debug5(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "llm request: api:%s model:\"%V\" stream:%d "
                    "max_output:%L estimate:%L",
                    ngx_llm_api_name(ctx->api), &ctx->model, ctx->stream,
-                   facts->max_output, ctx->estimated_tokens);
+                   asked.max_output, ctx->estimated_tokens);
 
     if (llcf->include_usage
         && ctx->stream
         && ctx->api
         && ngx_llm_api_asks_usage(ctx->api)
-        && facts->include_usage != 1)
+        && asked.include_usage != 1)
     {
-        return ngx_http_llm_ask_usage(r, ctx, &body);
+        return ngx_http_llm_ask_usage(r, ctx, &asked, &body);
     }
 
     return NGX_OK;
@@ -339,31 +340,66 @@ ngx_http_llm_gather_body(ngx_http_request_t *r, ngx_str_t *body)
 }
 
 
-static void
-ngx_http_llm_name_model(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+static ngx_int_t
+ngx_http_llm_keep_facts(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    const ngx_llm_request_t *asked)
 {
-    ngx_llm_str_t       path, name;
-    ngx_llm_request_t  *facts;
+    ngx_http_llm_facts_t  *facts;
 
-    facts = ctx->facts;
+    facts = ngx_palloc(r->pool, sizeof(ngx_http_llm_facts_t));
+    if (facts == NULL) {
+        return NGX_ERROR;
+    }
 
-    if (facts->model_len == 0 && ctx->api) {
+    facts->prefix_hash = asked->prefix_hash;
+    facts->max_output = asked->max_output;
+    facts->part_tokens = ngx_llm_request_part_tokens(asked);
+    facts->n = asked->n;
+    facts->media = (asked->images || asked->audios);
+
+    ctx->facts = facts;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_name_model(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    const ngx_llm_request_t *asked)
+{
+    ngx_llm_str_t  path, name;
+
+    name.data = asked->model;
+    name.len = asked->model_len;
+
+    if (name.len == 0 && ctx->api) {
         path.data = r->uri.data;
         path.len = r->uri.len;
 
         name = ngx_llm_api_path_model(ctx->api, path);
-
-        facts->model_len = ngx_min(name.len, NGX_LLM_MAX_MODEL);
-        ngx_memcpy(facts->model, name.data, facts->model_len);
     }
 
-    ctx->model.data = facts->model;
-    ctx->model.len = facts->model_len;
+    name.len = ngx_min(name.len, NGX_LLM_MAX_MODEL);
+
+    if (name.len == 0) {
+        return NGX_OK;
+    }
+
+    ctx->model.data = ngx_pnalloc(r->pool, name.len);
+    if (ctx->model.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(ctx->model.data, name.data, name.len);
+    ctx->model.len = name.len;
+
+    return NGX_OK;
 }
 
 
 static void
-ngx_http_llm_estimate(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+ngx_http_llm_estimate(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    const ngx_llm_request_t *asked)
 {
     ngx_llm_ratio_t            ratio;
     ngx_http_llm_main_conf_t  *lmcf;
@@ -373,16 +409,16 @@ ngx_http_llm_estimate(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     ratio = ngx_http_llm_model_ratio(lmcf->models, &ctx->model,
                                      NGX_HTTP_LLM_MODEL_PROMPT);
 
-    ctx->raw_tokens = ngx_llm_estimate_raw(&ctx->facts->text);
+    ctx->raw_tokens = ngx_llm_estimate_raw(&asked->text);
     ctx->estimated_tokens = ngx_llm_estimate(&ratio, ctx->raw_tokens,
-                                   ngx_llm_request_part_tokens(ctx->facts));
+                                             ctx->facts->part_tokens);
     ctx->margin_tokens = ngx_llm_estimate_margin(&ratio, ctx->raw_tokens);
 }
 
 
 static ngx_int_t
 ngx_http_llm_ask_usage(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    ngx_str_t *body)
+    const ngx_llm_request_t *asked, ngx_str_t *body)
 {
     size_t   len;
     u_char  *p;
@@ -392,7 +428,7 @@ ngx_http_llm_ask_usage(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    len = ngx_llm_request_ask_usage(ctx->facts, body->data, body->len, p);
+    len = ngx_llm_request_ask_usage(asked, body->data, body->len, p);
 
     if (ngx_http_llm_replace_body(r, p, len) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;

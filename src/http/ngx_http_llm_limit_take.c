@@ -204,9 +204,9 @@ static void
 ngx_http_llm_limit_need(ngx_http_llm_ctx_t *ctx, ngx_http_llm_limit_t *limit,
     ngx_http_llm_take_t *take)
 {
-    int64_t             most;
-    ngx_uint_t          fixed, named;
-    ngx_llm_request_t  *facts;
+    int64_t                most;
+    ngx_uint_t             fixed, named;
+    ngx_http_llm_facts_t  *facts;
 
     facts = ctx->facts;
 
@@ -243,7 +243,7 @@ ngx_http_llm_limit_need(ngx_http_llm_ctx_t *ctx, ngx_http_llm_limit_t *limit,
     take->need = ngx_llm_weigh(take->weights, ctx->estimated_tokens, 0,
                                named ? most : 0, 0);
 
-    take->model = ngx_crc32_short(facts->model, facts->model_len);
+    take->model = ngx_crc32_short(ctx->model.data, ctx->model.len);
 
     if (take->model == 0) {
         take->model = 1;

@@ -198,14 +198,14 @@ static void
 ngx_http_llm_overrun_usage(ngx_http_llm_ctx_t *ctx, unsigned bits,
     ngx_llm_usage_t *usage)
 {
-    int64_t             most, tokens;
-    ngx_llm_answer_t   *answer;
-    ngx_llm_request_t  *facts;
+    int64_t                most, tokens;
+    ngx_llm_answer_t      *answer;
+    ngx_http_llm_facts_t  *facts;
 
     answer = &ctx->relay->answer;
     facts = ctx->facts;
 
-    *usage = answer->usage;
+    *usage = ngx_llm_answer_usage(answer);
 
     if (usage->prompt < 0) {
         usage->prompt = ctx->estimated_tokens;

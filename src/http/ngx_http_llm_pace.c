@@ -212,7 +212,7 @@ ngx_http_llm_pace_look(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     tokens = ngx_llm_estimate(&pace->ratio,
                               ngx_llm_estimate_raw(&answer->content), 0);
-    tokens = ngx_max(tokens, answer->usage.completion);
+    tokens = ngx_max(tokens, ngx_llm_answer_usage(answer).completion);
 
     if (tokens <= pace->tokens) {
         return;

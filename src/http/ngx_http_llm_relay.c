@@ -26,10 +26,6 @@ static ngx_int_t ngx_http_llm_relay_piece(ngx_http_request_t *r,
     ngx_uint_t complete, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_front(ngx_http_request_t *r,
     ngx_http_llm_relay_t *relay, ngx_buf_t *b, u_char *p, ngx_chain_t ***ll);
-static void ngx_http_llm_relay_unread(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, const u_char *p, size_t len);
-static void ngx_http_llm_relay_spend(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, unsigned bits);
 static ngx_int_t ngx_http_llm_relay_next(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t *out);
 
@@ -340,86 +336,6 @@ ngx_http_llm_relay_front(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
     b->pos = p;
 
     return ngx_http_llm_chain_push(r, ll, front);
-}
-
-
-/*
- * A part of an event that is too large to be read: it is content, and all of
- * its bytes bound what that comes to, unless usage still tells.
- */
-
-static void
-ngx_http_llm_relay_unread(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    const u_char *p, size_t len)
-{
-    ngx_llm_text_add(&ctx->relay->answer.content, p, len);
-
-    ngx_http_llm_clock_content(r, ctx);
-}
-
-
-ngx_uint_t
-ngx_http_llm_relay_event(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    const u_char *event, size_t len)
-{
-    unsigned               bits;
-    ngx_http_llm_relay_t  *relay;
-
-    relay = ctx->relay;
-
-    bits = ngx_llm_answer_event(&relay->answer, event, len,
-                                ngx_http_llm_scratch());
-
-    /* of an API that is not known any data is content */
-
-    if ((bits & NGX_LLM_EV_CONTENT)
-        || (relay->answer.api == NULL && (bits & NGX_LLM_EV_DATA)))
-    {
-        ngx_http_llm_clock_content(r, ctx);
-    }
-
-    if (bits & NGX_LLM_EV_ERROR) {
-
-        /* passed on, and the end: upstream may well stay silent now */
-
-        relay->cut = 1;
-        ngx_http_llm_exchange_stop(r);
-
-    } else if (bits & NGX_LLM_EV_END) {
-        ngx_http_llm_clock_linger(r, ctx);
-
-    } else if (ngx_http_llm_overrun_is_due(&relay->overrun, bits, len)) {
-        ngx_http_llm_relay_spend(r, ctx, bits);
-    }
-
-    return ctx->strip_usage && (bits & NGX_LLM_EV_ONLY_USAGE);
-}
-
-
-/* tokens that nobody reserved, or that come too fast */
-
-static void
-ngx_http_llm_relay_spend(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    unsigned bits)
-{
-    ngx_http_llm_relay_t  *relay;
-
-    relay = ctx->relay;
-
-    switch (ngx_http_llm_overrun_look(r, ctx, bits)) {
-
-    case NGX_HTTP_LLM_OVERRUN_GO_ON:
-        break;
-
-    case NGX_HTTP_LLM_OVERRUN_STOP:
-        relay->cut = 1;
-        ngx_http_llm_exchange_stop(r);
-        return;
-    }
-
-    if (relay->pace) {
-        ngx_http_llm_pace_look(r, ctx, bits);
-    }
 }
 
 

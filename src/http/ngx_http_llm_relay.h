@@ -23,6 +23,10 @@ struct ngx_http_llm_relay_s {
     ngx_llm_answer_t    answer;
     ngx_llm_frame_t     frame;
 
+    /* that it said: a byte for the length, and the name; NULL: none */
+    u_char             *served_model;
+    u_char             *finish;
+
     /* bytes of an event (or JSON answer) whose end has not come yet */
     ngx_buf_t          *held;
 
@@ -88,6 +92,16 @@ ngx_int_t ngx_http_llm_relay_stream(ngx_http_request_t *r,
 ngx_uint_t ngx_http_llm_relay_event(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, const u_char *event, size_t len);
 
+/* a part of an event that is too large to be read */
+
+void ngx_http_llm_relay_unread(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    const u_char *p, size_t len);
+
+/* an event that did bits is to be paid for, see _overrun_is_due() */
+
+void ngx_http_llm_relay_spend(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    unsigned bits);
+
 /* sends a comment line now; the last byte sent is LF, or there was none */
 
 ngx_int_t ngx_http_llm_relay_comment(ngx_http_request_t *r,
@@ -112,6 +126,10 @@ ngx_uint_t ngx_http_llm_relay_is_incomplete(
 
 void ngx_http_llm_relay_finish(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
+
+/* forgets ctx->relay, and what it has in common with others */
+
+void ngx_http_llm_relay_drop(ngx_http_llm_ctx_t *ctx);
 
 
 #endif /* _NGX_HTTP_LLM_RELAY_H_INCLUDED_ */

@@ -78,42 +78,6 @@ ngx_http_llm_relay_last(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 }
 
 
-void
-ngx_http_llm_relay_finish(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
-{
-    size_t                 len;
-    unsigned               bits;
-    ngx_buf_t             *held;
-    ngx_http_llm_relay_t  *relay;
-
-    relay = ctx->relay;
-
-    if (relay == NULL || relay->blind || relay->held == NULL) {
-        return;
-    }
-
-    held = relay->held;
-    len = held->last - held->pos;
-
-    if (!relay->stream) {
-        bits = ngx_llm_answer_body(&relay->answer, held->pos, len,
-                                   ngx_http_llm_scratch());
-
-        /* a part of an answer: all of its bytes bound what it says */
-
-        if ((bits & NGX_LLM_EV_UNREAD) && !ngx_llm_api_prompt_only(ctx->api)) {
-            ngx_llm_text_add(&relay->answer.content, held->pos, len);
-        }
-
-    } else if (ngx_http_llm_relay_is_incomplete(ctx->relay)) {
-
-        /* some servers end without the blank line */
-
-        (void) ngx_http_llm_relay_event(r, ctx, held->pos, len);
-    }
-}
-
-
 ngx_uint_t
 ngx_http_llm_relay_is_incomplete(const ngx_http_llm_relay_t *relay)
 {

@@ -79,7 +79,7 @@ static void
 ngx_http_llm_turn_leave(ngx_http_llm_turn_t *turn)
 {
     ngx_uint_t                  calls, seated;
-    ngx_llm_usage_t            *bill;
+    const ngx_llm_usage_t      *bill;
     ngx_http_llm_line_usage_t   usage, *known;
 
     known = NULL;
@@ -91,7 +91,7 @@ ngx_http_llm_turn_leave(ngx_http_llm_turn_t *turn)
         known = &usage;
 
     } else if (turn->ctx && (turn->ctx->closed || turn->ctx->failed)) {
-        bill = &turn->ctx->bill.usage;
+        bill = &turn->ctx->bill->usage;
 
         usage.prompt = bill->prompt;
         usage.completion = bill->completion;

@@ -58,6 +58,7 @@ static ngx_int_t ngx_http_llm_prefix_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_llm_text_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_llm_name(u_char *name, ngx_str_t *text);
 static ngx_int_t ngx_http_llm_text(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_text_e which, ngx_str_t *text);
 static ngx_int_t ngx_http_llm_count_variable(ngx_http_request_t *r,
@@ -294,6 +295,22 @@ ngx_http_llm_text_variable(ngx_http_request_t *r,
 }
 
 
+/* see ngx_http_llm_relay_t */
+
+static ngx_int_t
+ngx_http_llm_name(u_char *name, ngx_str_t *text)
+{
+    if (name == NULL) {
+        return NGX_DECLINED;
+    }
+
+    text->data = name + 1;
+    text->len = name[0];
+
+    return NGX_OK;
+}
+
+
 static ngx_int_t
 ngx_http_llm_text(ngx_http_llm_ctx_t *ctx, ngx_http_llm_text_e which,
     ngx_str_t *text)
@@ -325,9 +342,7 @@ ngx_http_llm_text(ngx_http_llm_ctx_t *ctx, ngx_http_llm_text_e which,
             return NGX_DECLINED;
         }
 
-        text->data = answer->model;
-        text->len = answer->model_len;
-        return NGX_OK;
+        return ngx_http_llm_name(ctx->relay->served_model, text);
 
     case NGX_HTTP_LLM_VAR_IS_STREAM:
         if (ctx->facts == NULL && ctx->api == NULL) {
@@ -339,7 +354,7 @@ ngx_http_llm_text(ngx_http_llm_ctx_t *ctx, ngx_http_llm_text_e which,
         return NGX_OK;
 
     case NGX_HTTP_LLM_VAR_SOURCE:
-        *text = ngx_http_llm_sources[ctx->bill.source];
+        *text = ngx_http_llm_sources[ctx->bill->source];
         return NGX_OK;
 
     case NGX_HTTP_LLM_VAR_FINISH:
@@ -347,9 +362,7 @@ ngx_http_llm_text(ngx_http_llm_ctx_t *ctx, ngx_http_llm_text_e which,
             return NGX_DECLINED;
         }
 
-        text->data = answer->finish;
-        text->len = answer->finish_len;
-        return NGX_OK;
+        return ngx_http_llm_name(ctx->relay->finish, text);
 
     case NGX_HTTP_LLM_VAR_END:
         *text = ngx_http_llm_ends[ctx->end];
@@ -403,9 +416,9 @@ ngx_http_llm_count_variable(ngx_http_request_t *r,
 static int64_t
 ngx_http_llm_count(ngx_http_llm_ctx_t *ctx, ngx_http_llm_count_e which)
 {
-    ngx_llm_usage_t  *usage;
+    const ngx_llm_usage_t  *usage;
 
-    usage = &ctx->bill.usage;
+    usage = &ctx->bill->usage;
 
     switch (which) {
 

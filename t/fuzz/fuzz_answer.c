@@ -17,6 +17,14 @@
 #include "ngx_llm_api.h"
 
 
+/* what reading an answer came to */
+
+typedef struct {
+    ngx_llm_answer_t       answer;
+    ngx_llm_names_t        names;
+} fuzz_answer_t;
+
+
 typedef struct {
     /* a piece has so many bytes */
     size_t                 step;
@@ -27,13 +35,16 @@ typedef struct {
 } fuzz_way_t;
 
 
-static void fuzz_read(ngx_llm_answer_t *answer, const ngx_llm_api_t *api,
+static void fuzz_read(fuzz_answer_t *got, const ngx_llm_api_t *api,
     const uint8_t *p, size_t len, const fuzz_way_t *way);
-static void fuzz_event(ngx_llm_answer_t *answer, const uint8_t *p, size_t len,
+static void fuzz_event(fuzz_answer_t *got, const uint8_t *p, size_t len,
     const fuzz_way_t *way);
 static void fuzz_body(const ngx_llm_api_t *api, const uint8_t *p, size_t len);
-static void fuzz_sane(const ngx_llm_answer_t *answer);
+static int fuzz_same(const fuzz_answer_t *a, const fuzz_answer_t *b);
+static void fuzz_sane(const fuzz_answer_t *got);
 
+
+static ngx_llm_shapes_t  fuzz_shapes;
 
 static const ngx_llm_api_t *const  fuzz_apis[] = {
     NULL,
@@ -53,7 +64,7 @@ static const ngx_llm_api_t *const  fuzz_apis[] = {
 int
 LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 {
-    ngx_llm_answer_t      plain, spared, split;
+    fuzz_answer_t         plain, spared, split;
     const ngx_llm_api_t  *api;
 
     const fuzz_way_t  whole = { .step = len, .scratch_bytes = 4096 };
@@ -74,10 +85,11 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     fuzz_read(&spared, api, p, len, &spare);
     fuzz_read(&split, api, p, len, &pieces);
 
-    fuzz_assert(memcmp(&plain, &spared, offsetof(ngx_llm_answer_t, shape))
-                == 0);
-    fuzz_assert(memcmp(&plain, &split, offsetof(ngx_llm_answer_t, shape))
-                == 0);
+    fuzz_assert(fuzz_same(&plain, &spared));
+    fuzz_assert(fuzz_same(&plain, &split));
+
+    ngx_llm_answer_done(&spared.answer);
+    ngx_llm_answer_done(&split.answer);
 
     fuzz_sane(&plain);
     fuzz_body(api, p, len);
@@ -87,7 +99,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 
 
 static void
-fuzz_read(ngx_llm_answer_t *answer, const ngx_llm_api_t *api,
+fuzz_read(fuzz_answer_t *got, const ngx_llm_api_t *api,
     const uint8_t *p, size_t len, const fuzz_way_t *way)
 {
     int              complete;
@@ -98,7 +110,9 @@ fuzz_read(ngx_llm_answer_t *answer, const ngx_llm_api_t *api,
     memset(&frame, 0, sizeof(frame));
     frame.framing = ngx_llm_api_framing(api);
 
-    ngx_llm_answer_init(answer, api);
+    memset(got, 0, sizeof(fuzz_answer_t));
+
+    ngx_llm_answer_init(&got->answer, api);
 
     start = 0;
 
@@ -109,7 +123,7 @@ fuzz_read(ngx_llm_answer_t *answer, const ngx_llm_api_t *api,
         n = 0;
 
         if (way->spare) {
-            n = ngx_llm_answer_next(answer, &frame, copy, piece);
+            n = ngx_llm_answer_next(&got->answer, &frame, copy, piece);
         }
 
         if (n != 0) {
@@ -121,7 +135,7 @@ fuzz_read(ngx_llm_answer_t *answer, const ngx_llm_api_t *api,
         n = ngx_llm_frame_next(&frame, copy, piece, &complete);
 
         if (complete) {
-            fuzz_event(answer, p + start, i + n - start, way);
+            fuzz_event(got, p + start, i + n - start, way);
             start = i + n;
         }
 
@@ -129,22 +143,18 @@ fuzz_read(ngx_llm_answer_t *answer, const ngx_llm_api_t *api,
     }
 
     if (start != len) {
-        fuzz_event(answer, p + start, len - start, way);
+        fuzz_event(got, p + start, len - start, way);
     }
 }
 
 
 static void
-fuzz_event(ngx_llm_answer_t *answer, const uint8_t *p, size_t len,
+fuzz_event(fuzz_answer_t *got, const uint8_t *p, size_t len,
     const fuzz_way_t *way)
 {
     unsigned            bits;
     unsigned char      *copy, *memory;
     ngx_llm_scratch_t   scratch;
-
-    if (!way->spare) {
-        memset(&answer->shape, 0, sizeof(answer->shape));
-    }
 
     copy = fuzz_copy(p, len);
     memory = malloc(way->scratch_bytes + 1);
@@ -152,8 +162,10 @@ fuzz_event(ngx_llm_answer_t *answer, const uint8_t *p, size_t len,
 
     scratch.data = memory;
     scratch.size_bytes = way->scratch_bytes;
+    scratch.names = &got->names;
+    scratch.shapes = way->spare ? &fuzz_shapes : NULL;
 
-    bits = ngx_llm_answer_event(answer, copy, len, &scratch);
+    bits = ngx_llm_answer_event(&got->answer, copy, len, &scratch);
 
     fuzz_assert((bits & NGX_LLM_EV_DATA) || bits == 0);
     fuzz_assert(!(bits & NGX_LLM_EV_UNREAD)
@@ -172,35 +184,51 @@ fuzz_body(const ngx_llm_api_t *api, const uint8_t *p, size_t len)
 {
     unsigned            bits;
     unsigned char      *copy;
-    ngx_llm_answer_t    answer;
+    fuzz_answer_t       got;
     ngx_llm_scratch_t   scratch;
+
+    memset(&got, 0, sizeof(fuzz_answer_t));
 
     copy = fuzz_copy(p, len);
     scratch.data = NULL;
     scratch.size_bytes = 0;
+    scratch.names = &got.names;
+    scratch.shapes = NULL;
 
-    ngx_llm_answer_init(&answer, api);
+    ngx_llm_answer_init(&got.answer, api);
 
-    bits = ngx_llm_answer_body(&answer, copy, len, &scratch);
+    bits = ngx_llm_answer_body(&got.answer, copy, len, &scratch);
 
     fuzz_assert(!(bits & NGX_LLM_EV_UNREAD) == !!(bits & NGX_LLM_EV_END));
-    fuzz_assert(answer.events == 0 && answer.content_events == 0);
-    fuzz_sane(&answer);
+    fuzz_assert(got.answer.events == 0 && got.answer.content_events == 0);
+    fuzz_sane(&got);
 
     free(copy);
+}
+
+
+/* all but the shape, which depends on the way */
+
+static int
+fuzz_same(const fuzz_answer_t *a, const fuzz_answer_t *b)
+{
+    return memcmp(&a->answer, &b->answer, offsetof(ngx_llm_answer_t, shape))
+           == 0
+           && memcmp(&a->names, &b->names, sizeof(ngx_llm_names_t)) == 0;
 }
 
 
 /* a budget cannot be talked out of what was used, nor into absurd sums */
 
 static void
-fuzz_sane(const ngx_llm_answer_t *answer)
+fuzz_sane(const fuzz_answer_t *got)
 {
-    size_t         i;
+    size_t                   i;
+    const ngx_llm_answer_t  *answer = &got->answer;
+    const ngx_llm_usage_t    usage = ngx_llm_answer_usage(answer);
 
     const int64_t  counts[] = {
-        answer->usage.prompt, answer->usage.cached,
-        answer->usage.completion, answer->usage.reasoning
+        usage.prompt, usage.cached, usage.completion, usage.reasoning
     };
 
     for (i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
@@ -208,9 +236,9 @@ fuzz_sane(const ngx_llm_answer_t *answer)
     }
 
     fuzz_assert(answer->content_events <= answer->events);
-    fuzz_assert(answer->model_len <= sizeof(answer->model));
-    fuzz_assert(answer->finish_len <= sizeof(answer->finish));
-    fuzz_assert(answer->error_len <= sizeof(answer->error));
+    fuzz_assert(got->names.model_len <= sizeof(got->names.model));
+    fuzz_assert(got->names.finish_len <= sizeof(got->names.finish));
+    fuzz_assert(got->names.error_len <= sizeof(got->names.error));
     fuzz_assert(answer->error_status == 0
                 || (answer->error_status >= 400
                     && answer->error_status <= 599));

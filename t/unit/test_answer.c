@@ -72,6 +72,14 @@ typedef struct {
 } test_way_t;
 
 
+/* what reading an answer came to */
+
+typedef struct {
+    ngx_llm_answer_t       answer;
+    ngx_llm_names_t        names;
+} test_answer_t;
+
+
 typedef struct {
     const char            *key;
     size_t                 offset;
@@ -83,16 +91,16 @@ static int test_load(const char *expect, test_case_t *tc);
 static int test_key(test_case_t *tc, char *line);
 static size_t test_slurp(const char *name, void *buf, size_t size);
 static void test_case(test_case_t *tc);
-static void test_expect(const test_case_t *tc, const ngx_llm_answer_t *answer);
-static void test_stream(test_case_t *tc, const ngx_llm_answer_t *want);
-static void test_line_ends(test_case_t *tc, const ngx_llm_answer_t *want);
-static void test_read(ngx_llm_answer_t *answer, const test_case_t *tc,
+static void test_expect(const test_case_t *tc, const test_answer_t *got);
+static void test_stream(test_case_t *tc, const test_answer_t *want);
+static void test_line_ends(test_case_t *tc, const test_answer_t *want);
+static void test_read(test_answer_t *answer, const test_case_t *tc,
     const test_way_t *way);
-static size_t test_piece(ngx_llm_answer_t *answer, ngx_llm_frame_t *frame,
+static size_t test_piece(test_answer_t *answer, ngx_llm_frame_t *frame,
     const test_way_t *way, const unsigned char *p, size_t len, size_t held);
-static void test_event(ngx_llm_answer_t *answer, const test_way_t *way,
+static void test_event(test_answer_t *answer, const test_way_t *way,
     size_t len);
-static int test_same(const ngx_llm_answer_t *a, const ngx_llm_answer_t *b);
+static int test_same(const test_answer_t *a, const test_answer_t *b);
 static void test_limits(void);
 static void test_bits(const ngx_llm_answer_t *answer, char *out, size_t size);
 
@@ -139,6 +147,7 @@ static tap_guard_t  test_guard;
 
 static unsigned char  test_held[TEST_MAX_BYTES];
 static unsigned char  test_memory[TEST_SCRATCH_BYTES];
+static ngx_llm_shapes_t  test_shapes;
 
 
 int
@@ -272,7 +281,7 @@ test_slurp(const char *name, void *buf, size_t size)
 static void
 test_case(test_case_t *tc)
 {
-    ngx_llm_answer_t   answer, untold;
+    test_answer_t      answer, untold;
     ngx_llm_scratch_t  scratch;
     const test_way_t   whole = { .split = tc->len };
     const test_way_t   told_not = { .split = tc->len, .untold = 1 };
@@ -296,8 +305,12 @@ test_case(test_case_t *tc)
     scratch.data = NULL;
     scratch.size_bytes = 0;
 
-    ngx_llm_answer_init(&untold, answer.api);
-    ngx_llm_answer_body(&untold, tc->data, tc->len, &scratch);
+    memset(&untold, 0, sizeof(untold));
+    scratch.names = &untold.names;
+    scratch.shapes = NULL;
+
+    ngx_llm_answer_init(&untold.answer, answer.answer.api);
+    ngx_llm_answer_body(&untold.answer, tc->data, tc->len, &scratch);
 
     tap_ok(test_same(&answer, &untold), "%s: the same without a scratch",
            tc->name);
@@ -305,28 +318,33 @@ test_case(test_case_t *tc)
 
 
 static void
-test_expect(const test_case_t *tc, const ngx_llm_answer_t *answer)
+test_expect(const test_case_t *tc, const test_answer_t *got)
 {
-    char  api[64], bits[128];
+    char                     api[64], bits[128];
+    ngx_llm_usage_t          usage;
+    const ngx_llm_answer_t  *answer;
+
+    answer = &got->answer;
+    usage = ngx_llm_answer_usage(answer);
 
     snprintf(api, sizeof(api), "%s %s", ngx_llm_api_dialect(answer->api),
              ngx_llm_api_name(answer->api));
 
     tap_str(api, strlen(api), tc->api, "%s: api", tc->name);
-    tap_int(answer->usage.prompt, tc->prompt, "%s: prompt", tc->name);
-    tap_int(answer->usage.cached, tc->cached, "%s: cached", tc->name);
-    tap_int(answer->usage.completion, tc->completion, "%s: completion",
+    tap_int(usage.prompt, tc->prompt, "%s: prompt", tc->name);
+    tap_int(usage.cached, tc->cached, "%s: cached", tc->name);
+    tap_int(usage.completion, tc->completion, "%s: completion",
             tc->name);
-    tap_int(answer->usage.reasoning, tc->reasoning, "%s: reasoning",
+    tap_int(usage.reasoning, tc->reasoning, "%s: reasoning",
             tc->name);
     tap_int(answer->events, tc->events, "%s: events", tc->name);
     tap_int(answer->content_events, tc->content_events, "%s: content events",
             tc->name);
-    tap_str(answer->model, answer->model_len, tc->model, "%s: model",
+    tap_str(got->names.model, got->names.model_len, tc->model, "%s: model",
             tc->name);
-    tap_str(answer->finish, answer->finish_len, tc->finish, "%s: finish",
+    tap_str(got->names.finish, got->names.finish_len, tc->finish, "%s: finish",
             tc->name);
-    tap_str(answer->error, answer->error_len, tc->error, "%s: error",
+    tap_str(got->names.error, got->names.error_len, tc->error, "%s: error",
             tc->name);
     tap_int(answer->error_status, tc->error_status, "%s: error status",
             tc->name);
@@ -339,11 +357,11 @@ test_expect(const test_case_t *tc, const ngx_llm_answer_t *answer)
 
 
 static void
-test_stream(test_case_t *tc, const ngx_llm_answer_t *want)
+test_stream(test_case_t *tc, const test_answer_t *want)
 {
     size_t            i, wrong;
     test_way_t        way;
-    ngx_llm_answer_t  answer;
+    test_answer_t     answer;
 
     memset(&way, 0, sizeof(way));
 
@@ -381,18 +399,18 @@ test_stream(test_case_t *tc, const ngx_llm_answer_t *want)
 /* no line end stands in a value: other ones change nothing */
 
 static void
-test_line_ends(test_case_t *tc, const ngx_llm_answer_t *want)
+test_line_ends(test_case_t *tc, const test_answer_t *want)
 {
     size_t              i, n, kind;
     test_way_t          way;
-    ngx_llm_answer_t    answer;
+    test_answer_t       answer;
     static test_case_t  other;
 
     static const char *const  kinds[] = { "\n", "\r\n", "\r" };
     static const char         bom[] = "\xef\xbb\xbf";
 
-    if (want->api != NULL
-        && ngx_llm_api_framing(want->api) == NGX_LLM_FRAME_LINES)
+    if (want->answer.api != NULL
+        && ngx_llm_api_framing(want->answer.api) == NGX_LLM_FRAME_LINES)
     {
         return;
     }
@@ -433,7 +451,7 @@ test_line_ends(test_case_t *tc, const ngx_llm_answer_t *want)
 
 
 static void
-test_read(ngx_llm_answer_t *answer, const test_case_t *tc,
+test_read(test_answer_t *answer, const test_case_t *tc,
     const test_way_t *way)
 {
     size_t                n, held;
@@ -445,14 +463,18 @@ test_read(ngx_llm_answer_t *answer, const test_case_t *tc,
     path.data = (const unsigned char *) tc->path;
     path.len = strlen(tc->path);
 
-    ngx_llm_answer_init(answer, way->untold ? NULL
+    memset(answer, 0, sizeof(test_answer_t));
+
+    ngx_llm_answer_init(&answer->answer, way->untold ? NULL
                         : ngx_llm_api_by_path(NGX_LLM_DIALECT_AUTO, path));
 
     if (strcmp(strrchr(tc->name, '.'), ".json") == 0) {
         scratch.data = test_memory;
         scratch.size_bytes = sizeof(test_memory);
+        scratch.names = &answer->names;
+        scratch.shapes = &test_shapes;
 
-        ngx_llm_answer_body(answer, tc->data, tc->len, &scratch);
+        ngx_llm_answer_body(&answer->answer, tc->data, tc->len, &scratch);
         return;
     }
 
@@ -478,13 +500,15 @@ test_read(ngx_llm_answer_t *answer, const test_case_t *tc,
     if (held != 0) {
         test_event(answer, way, held);
     }
+
+    ngx_llm_answer_done(&answer->answer);
 }
 
 
 /* what the caller does with a piece of the stream: returns what is held */
 
 static size_t
-test_piece(ngx_llm_answer_t *answer, ngx_llm_frame_t *frame,
+test_piece(test_answer_t *answer, ngx_llm_frame_t *frame,
     const test_way_t *way, const unsigned char *p, size_t len, size_t held)
 {
     int     complete;
@@ -494,7 +518,7 @@ test_piece(ngx_llm_answer_t *answer, ngx_llm_frame_t *frame,
         n = 0;
 
         if (way->next) {
-            n = ngx_llm_answer_next(answer, frame, p, len);
+            n = ngx_llm_answer_next(&answer->answer, frame, p, len);
         }
 
         if (n == 0) {
@@ -518,7 +542,7 @@ test_piece(ngx_llm_answer_t *answer, ngx_llm_frame_t *frame,
 
 
 static void
-test_event(ngx_llm_answer_t *answer, const test_way_t *way, size_t len)
+test_event(test_answer_t *answer, const test_way_t *way, size_t len)
 {
     unsigned char      *event;
     ngx_llm_scratch_t   scratch;
@@ -529,20 +553,21 @@ test_event(ngx_llm_answer_t *answer, const test_way_t *way, size_t len)
     scratch.data = test_memory;
     scratch.size_bytes = sizeof(test_memory);
 
-    if (way->shapeless) {
-        memset(&answer->shape, 0, sizeof(answer->shape));
-    }
+    scratch.names = &answer->names;
+    scratch.shapes = way->shapeless ? NULL : &test_shapes;
 
-    ngx_llm_answer_event(answer, event, len, &scratch);
+    ngx_llm_answer_event(&answer->answer, event, len, &scratch);
 }
 
 
 /* all but the shape, which depends on the way */
 
 static int
-test_same(const ngx_llm_answer_t *a, const ngx_llm_answer_t *b)
+test_same(const test_answer_t *a, const test_answer_t *b)
 {
-    return memcmp(a, b, offsetof(ngx_llm_answer_t, shape)) == 0;
+    return memcmp(&a->answer, &b->answer, offsetof(ngx_llm_answer_t, shape))
+           == 0
+           && memcmp(&a->names, &b->names, sizeof(ngx_llm_names_t)) == 0;
 }
 
 
@@ -553,6 +578,7 @@ test_limits(void)
     unsigned            bits;
     unsigned char      *big;
     ngx_llm_str_t       path = ngx_llm_string("/v1/chat/completions");
+    ngx_llm_names_t     names;
     ngx_llm_answer_t    answer;
     ngx_llm_scratch_t   scratch;
 
@@ -561,8 +587,12 @@ test_limits(void)
     static const char  close[] = "\"}}]}\n\n";
     static const char  filler[] = "data: {\"x\":[],\ndata: \"y\":\"";
 
+    memset(&names, 0, sizeof(names));
+
     scratch.data = test_memory;
     scratch.size_bytes = sizeof(test_memory);
+    scratch.names = &names;
+    scratch.shapes = &test_shapes;
 
     len = NGX_LLM_MAX_EVENT_BYTES + 1;
     big = malloc(len);
@@ -618,13 +648,14 @@ test_limits(void)
 
     ngx_llm_answer_event(&answer, big, len, &scratch);
 
-    tap_int(answer.model_len, NGX_LLM_MAX_MODEL, "a long model is cut");
-    tap_int(answer.finish_len, NGX_LLM_MAX_FINISH, "a long finish is cut");
-    tap_int(answer.error_len, NGX_LLM_MAX_ERROR, "a long error is cut");
+    tap_int(names.model_len, NGX_LLM_MAX_MODEL, "a long model is cut");
+    tap_int(names.finish_len, NGX_LLM_MAX_FINISH, "a long finish is cut");
+    tap_int(names.error_len, NGX_LLM_MAX_ERROR, "a long error is cut");
 
     tap_int(ngx_llm_answer_body(&answer, big, 0, &scratch),
             NGX_LLM_EV_DATA|NGX_LLM_EV_UNREAD, "an empty body is no answer");
 
+    ngx_llm_answer_done(&answer);
     free(big);
 }
 

@@ -452,6 +452,8 @@ test_read_back(const ngx_llm_api_t *api, ngx_llm_err_e err)
 
     scratch.data = memory;
     scratch.size_bytes = sizeof(memory);
+    scratch.names = NULL;
+    scratch.shapes = NULL;
 
     len = ngx_llm_error_event(api, err, "it\nfailed", out, sizeof(out));
     guard = tap_guard(out, len);

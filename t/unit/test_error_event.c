@@ -168,6 +168,8 @@ test_write(const ngx_llm_api_t *api, const char *event, size_t len,
 
     scratch.data = memory;
     scratch.size_bytes = sizeof(memory);
+    scratch.names = NULL;
+    scratch.shapes = NULL;
 
     ngx_llm_answer_init(&answer, api);
     bits = ngx_llm_answer_event(&answer, (const unsigned char *) event, len,

@@ -52,6 +52,7 @@ typedef struct {
 static void test_pairs(const test_hole_t *hole);
 static void test_streams(void);
 static void test_spared(void);
+static void test_shared(void);
 static void test_bits(void);
 static size_t test_compare(const char *path, const unsigned char *p,
     size_t len, size_t step);
@@ -207,9 +208,10 @@ static const test_bits_t  test_single[] = {
 
 /* the current piece or event, flush against a guard page */
 
-static unsigned char  test_held[TEST_MAX_BYTES];
-static tap_guard_t    test_guard;
-static unsigned char  test_memory[4096];
+static unsigned char     test_held[TEST_MAX_BYTES];
+static tap_guard_t       test_guard;
+static unsigned char     test_memory[4096];
+static ngx_llm_shapes_t  test_shapes;
 
 
 int
@@ -225,6 +227,7 @@ main(void)
 
     test_streams();
     test_spared();
+    test_shared();
     test_bits();
 
     return tap_done();
@@ -293,6 +296,7 @@ test_spared(void)
 
     test_read(&run, TEST_CHAT, stream, len, len, 1);
     tap_int(run.spared, i - 1, "all but the first event are spared");
+    ngx_llm_answer_done(&run.answer);
 
     len = 0;
 
@@ -305,19 +309,73 @@ test_spared(void)
 
     test_read(&run, TEST_RESPONSES, stream, len, len, 1);
     tap_int(run.spared, 3, "a number that counts spares all the same");
+    ngx_llm_answer_done(&run.answer);
 
     /* what is behind an event that fits is not overlooked */
 
     scratch.data = test_memory;
     scratch.size_bytes = sizeof(test_memory);
+    scratch.names = NULL;
+    scratch.shapes = &test_shapes;
 
     test_read(&run, TEST_CHAT, (const unsigned char *) more,
               strstr(more, "data: [") - more, sizeof(more), 1);
-    tap_int(run.answer.shape.nholes, 1, "a shape was learned");
+    tap_int(run.answer.shape ? run.answer.shape->nholes : 0, 2,
+            "a shape was learned");
 
     tap_int(ngx_llm_answer_event(&run.answer, (const unsigned char *) more,
                                  sizeof(more) - 1, &scratch),
             NGX_LLM_EV_DATA|NGX_LLM_EV_UNREAD, "more than what fits");
+
+    ngx_llm_answer_done(&run.answer);
+}
+
+
+/* streams of one model have one shape, as long as there is one of them */
+
+static void
+test_shared(void)
+{
+    size_t            i, n;
+    ngx_llm_shape_t  *shape;
+    test_run_t        runs[3];
+
+    static const char *const  events[] = {
+        "data: {\"id\":\"chatcmpl-1\",\"created\":17,\"model\":\"m\","
+        "\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n",
+        "data: {\"id\":\"chatcmpl-two\",\"created\":1800,\"model\":\"m\","
+        "\"choices\":[{\"delta\":{\"content\":\"b\"}}]}\n\n",
+        "data: {\"id\":\"chatcmpl-3\",\"created\":19,\"model\":\"n\","
+        "\"choices\":[{\"delta\":{\"content\":\"c\"}}]}\n\n"
+    };
+
+    for (i = 0; i < 3; i++) {
+        test_read(&runs[i], TEST_CHAT, (const unsigned char *) events[i],
+                  strlen(events[i]), 0, 1);
+    }
+
+    shape = runs[0].answer.shape;
+
+    tap_ok(shape != NULL && shape == runs[1].answer.shape,
+           "two streams of one model have one shape");
+    tap_ok(runs[2].answer.shape != shape, "that of another one is another");
+    tap_int(shape->users, 2, "it has two users");
+
+    ngx_llm_answer_done(&runs[0].answer);
+    ngx_llm_answer_done(&runs[0].answer);
+
+    tap_int(shape->users, 1, "one has left, and leaves once");
+
+    ngx_llm_answer_done(&runs[1].answer);
+    ngx_llm_answer_done(&runs[2].answer);
+
+    n = 0;
+
+    for (i = 0; i < NGX_LLM_SHAPE_BUCKETS; i++) {
+        n += (test_shapes.buckets[i] != NULL);
+    }
+
+    tap_int(n, 0, "nothing is left behind the last one");
 }
 
 
@@ -333,6 +391,8 @@ test_bits(void)
 
     scratch.data = test_memory;
     scratch.size_bytes = sizeof(test_memory);
+    scratch.names = NULL;
+    scratch.shapes = &test_shapes;
 
     for (test = test_single; test->path != NULL; test++) {
         path.data = (const unsigned char *) test->path;
@@ -345,6 +405,8 @@ test_bits(void)
 
         bits = ngx_llm_answer_event(&answer, (unsigned char *) event,
                                     strlen(event), &scratch);
+
+        ngx_llm_answer_done(&answer);
 
         tap_int(bits, test->bits, "%s", test->data);
     }
@@ -365,6 +427,7 @@ test_compare(const char *path, const unsigned char *p, size_t len,
     for (split = 0; split <= len; split += step) {
         test_read(&want, path, p, len, split, 0);
         test_read(&got, path, p, len, split, 1);
+        ngx_llm_answer_done(&got.answer);
 
         wrong += (memcmp(&want.answer, &got.answer,
                          offsetof(ngx_llm_answer_t, shape))
@@ -401,16 +464,14 @@ test_read(test_run_t *run, const char *path, const unsigned char *p,
     frame.framing = ngx_llm_api_framing(run->answer.api);
     scratch.data = test_memory;
     scratch.size_bytes = sizeof(test_memory);
+    scratch.names = NULL;
+    scratch.shapes = spare ? &test_shapes : NULL;
     held = 0;
 
     for (i = 0; i < len; i += n) {
         piece = (i < split) ? split - i : len - i;
         flush = test_guard.data + TEST_MAX_BYTES - piece;
         memcpy(flush, p + i, piece);
-
-        if (!spare) {
-            memset(&run->answer.shape, 0, sizeof(run->answer.shape));
-        }
 
         n = ngx_llm_answer_next(&run->answer, &frame, flush, piece);
 
