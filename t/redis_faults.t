@@ -271,7 +271,7 @@ sub foreign_key {
     node();
 
     $Redis->call('LPUSH', LlmNode::name_of('bad'), 1);
-    $Redis->call('HSET', LlmNode::name_of('worse'), 't', 'hello');
+    $Redis->call('HSET', LlmNode::name_of('worse'), 'T', 'hello');
 
     is($Node->ask(10, key => 'bad')->status, 200, 'a list: fallback');
     is($Node->ask(10, key => 'worse')->status, 200, 'a text: fallback');
@@ -413,10 +413,10 @@ sub clock_is_set {
 sub shift_clock {
     my ($seconds) = @_;
     my $key = LlmNode::name_of();
-    my @state = split / /, $Redis->call('HGET', $key, 't');
+    my @state = unpack 'd<8', $Redis->call('HGET', $key, 'T');
 
     $state[0] += $seconds * 1000 * 1000;
-    $Redis->call('HSET', $key, 't', "@state");
+    $Redis->call('HSET', $key, 'T', pack 'd<8', @state);
 }
 
 

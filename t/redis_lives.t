@@ -169,7 +169,8 @@ sub raises_one {
     }
 
     my $answer = ask('raise', $id,
-                     [ $Keep, 0, @{$life->{tokens}}, $need, 64 ]);
+                     numbers($Keep, -1, [ @{$life->{tokens}}, $need ], undef,
+                             0, 64));
 
     my $took = $ahead->copy->badd($need);
 

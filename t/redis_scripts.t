@@ -29,6 +29,8 @@ each_server(sub {
     clock_is_set();
     never_drifts();
     expires();
+    outlives();
+    memory();
     sweeps();
     foreign();
     real_clock();
@@ -188,20 +190,26 @@ sub given_up {
 
 
 sub raised {
-    my @raise = (60000, 0, 1, 1, 100);
+    my @tokens = (1, 1, 100);
+    my $raise = sub {
+        my ($need, $least, $most) = @_;
+
+        return ask('raise', 'a', numbers(60000, -1, [ @tokens, $need ], undef,
+                                         $least, $most));
+    };
 
     fresh();
     reserve('a', 0, [ 1, 1, 100, 20 ]);
 
-    is_deeply(ask('raise', 'a', [ @raise, 8, 64, -1 ]), [ 1, 9, 0 ],
+    is_deeply($raise->(8, 0, 64), [ 1, 9, 0 ],
               'raised by what is needed and an eighth of what is left');
-    is_deeply(ask('raise', 'a', [ @raise, 8, 4, -1 ]), [ 1, 4, 0 ],
+    is_deeply($raise->(8, 0, 4), [ 1, 4, 0 ],
               'at most');
-    is_deeply(ask('raise', 'a', [ 60000, 5, 1, 1, 100, 70, 64, -1 ]),
-              [ 1, 5, 24_000_000 ], 'at least, into debt');
+    is_deeply($raise->(70, 5, 64), [ 1, 5, 24_000_000 ],
+              'at least, into debt');
     is(settle('a', 0, [ 1, 1, 100, 30 ])->[1], 70,
        'all that was raised is part of the charge');
-    is_deeply(ask('raise', 'a', [ @raise, 8, 64, -1 ]), [ 0, 64, 0 ],
+    is_deeply($raise->(8, 0, 64), [ 0, 64, 0 ],
               'an ended one is not raised');
 }
 
@@ -370,18 +378,12 @@ sub expires {
     cmp_ok($ttl, '<=', 60_000 + 3_900_000, 'a key lives until it is full');
     cmp_ok($ttl, '>', 59_000 + 3_900_000, 'and over an hour longer');
 
-    my $bytes = $Redis->call('MEMORY', 'USAGE', $Key);
-
-    reserve("b$_", 1e12, [ 10, 1, 100, 1 ], [ 1, 60, 10, 1 ]) for 1 .. 50;
-    note("bytes: a key with a charge $bytes, each charge more ",
-         ($Redis->call('MEMORY', 'USAGE', $Key) - $bytes) / 50);
-
     fresh();
     reserve('a', 0, [ 1, 86400, 1_000_000_000, 1_000_000_000 ]);
     cmp_ok($Redis->call('PTTL', $Key), '>', 1e12, 'also for centuries');
 
     fresh();
-    ask('reserve', 'a', [ 7_200_000, 0, 1, 1, 10, 1, 0, 1, 0, 0, -1 ]);
+    ask('reserve', 'a', numbers(7_200_000, -1, [ 1, 1, 10, 1 ]));
     reserve('b', 0, [ 1, 1, 10, 1 ]);
     cmp_ok($Redis->call('PTTL', $Key), '>=', 7_190_000,
            'and as long as any of its charges');
@@ -389,6 +391,55 @@ sub expires {
     is(scalar(grep { $Redis->call('PTTL', $_) == -1 }
                    @{$Redis->call('KEYS', 'llm:*')}), 0,
        'no key stays for ever');
+}
+
+
+# told once in a while, and yet never about to expire while it is visited
+
+sub outlives {
+    my ($least, $told);
+
+    fresh();
+    $Redis->call('CONFIG', 'RESETSTAT');
+    $least = 1e18;
+
+    for my $n (1 .. 60) {
+        $Now += 60_000_000;
+        my $full = reserve("c$n", 0, [ 10, 60, 1000, 15 ])->[5];
+        settle("c$n", 0, [ 10, 60, 1000, 12 ]) if $n % 2;
+
+        my $left = state()->{T}[2] - $Now - $full;
+        $least = $left if $left < $least;
+    }
+
+    cmp_ok($least, '>=', $Hour, 'it lives an hour longer, at any time');
+    ($told) = $Redis->call('INFO', 'commandstats')
+              =~ /cmdstat_pexpire:calls=(\d+)/;
+    cmp_ok($told, '<=', 20, "which costs little: $told commands of 90");
+    cmp_ok(abs($Redis->call('PTTL', $Key)
+               - (state()->{T}[2] - state()->{T}[0]) / 1000), '<', 600_000,
+           'Redis knows, too');
+}
+
+
+# a budget and its charges; ids are as long as the module's
+
+sub memory {
+    my ($bytes, $charge);
+
+    fresh();
+    $Key = 'llm:{tenant:' . 'f' x 40 . '}';
+    $Redis->call('DEL', $Key);
+
+    reserve(sprintf('%032x', 0), 0, [ 10, 1, 100, 100 ], [ 1, 60, 10, 1 ]);
+    settle(sprintf('%032x', 0), 0, [ 10, 1, 100, 90 ], [ 1, 60, 10, 1 ]);
+    $bytes = $Redis->call('MEMORY', 'USAGE', $Key);
+
+    reserve(sprintf('%032x', $_), 1e12, [ 10, 1, 100, 1 ]) for 1 .. 50;
+    $charge = ($Redis->call('MEMORY', 'USAGE', $Key) - $bytes) / 50;
+
+    cmp_ok($bytes, '<=', 300, "a budget takes $bytes bytes: some 230");
+    cmp_ok($charge, '<=', 100, "a charge $charge: some 80");
 }
 
 
@@ -409,7 +460,7 @@ sub sweeps {
 
         # its own life is longer: it goes on
 
-        ask('raise', 'live', [ 7_200_000, 0, 1000, 1, 1000, 1, 1, -1 ]);
+        ask('raise', 'live', numbers(7_200_000, -1, \@tokens, undef, 0, 1));
     }
 
     cmp_ok($most, '<=', 200, 'what nobody ends is dropped after its time');
@@ -433,17 +484,27 @@ sub foreign {
     $Redis->call('SET', $Key, 'hello');
     like(failed('a', [ 1, 1, 10, 1 ]), qr/WRONGTYPE/, 'a text');
 
-    for my $text ('', 'hello', '1 2 3', '1 2 3 4 5 -6', '1 2 3 4 5 6 7',
-                  '1e5 2 3 4 5 6')
+    my $whole = pack 'd<8', $Now, 0, 0, 64, 1, 0, 1, 1;
+
+    for my $case ([ T => '' ], [ T => 'hello' ], [ R => 'hello' ],
+                  [ a => '' ], [ a => 'hello' ], [ a => 'x' x 41 ],
+                  [ T => $whole ], [ R => pack 'd<4', 1, 0, 1, 1 ],
+                  [ T => "$whole ", R => pack 'd<4', 1, 0, 1, 1 ],
+                  [ T => $whole, R => pack 'd<3', 1, 0, 1 ],
+                  [ T => 'x' x 64, R => pack 'd<4', 1, 0, 1, 1 ],
+                  map { [ T => $whole, R => pack 'd<4', @$_ ] }
+                      [ -1, 0, 1, 1 ], [ 5e15, 0, 1, 1 ], [ 1, -1, 1, 1 ],
+                      [ 1, 1e6, 1, 1 ], [ 1, 0, -1, 1 ], [ 1, 0, 5e15, 1 ],
+                      [ 1, 0, 1, 0 ], [ 'nan', 0, 1, 1 ], [ 1, 'nan', 1, 1 ],
+                      [ 1, 0, 'nan', 1 ], [ 1, 0, 1, 'nan' ])
     {
-        for my $field ('t', 'r', 'a') {
-            fresh();
-            $Redis->call('HSET', $Key, $field, $text);
-            like(failed('a', [ 1, 1, 10, 1 ]), qr/LLMSTATE/,
-                 "\"$text\" in $field");
-            is_deeply($Redis->call('HGETALL', $Key), [ $field, $text ],
-                      'is left alone');
-        }
+        fresh();
+        $Redis->call('HSET', $Key, @$case);
+        my $state = $Redis->call('HGETALL', $Key);
+
+        like(failed('a', [ 1, 1, 10, 1 ]), qr/LLMSTATE/,
+             'something else: ' . join ' ', map { unpack 'H*', $_ } @$case);
+        is_deeply($Redis->call('HGETALL', $Key), $state, 'is left alone');
     }
 }
 
@@ -467,19 +528,19 @@ sub no_memory {
 
 sub real_clock {
     my ($answer, $took);
-    my @rest = (0, 1, 0, 0, -1);
+    my $tokens = [ 1000, 1, 1000, 1000 ];
 
     fresh();
 
     $took = Time::HiRes::time();
     $answer = $Redis->run('reserve', [ $Key ],
-                          [ 'a', 60000, 0, 1000, 1, 1000, 1000, @rest ]);
+                          [ 'a', numbers(60000, -1, $tokens) ]);
     is_deeply([ @{$answer}[0, 1, 3] ], [ 1, 0, 0 ],
               'by the server\'s clock');
 
     Time::HiRes::sleep(0.3);
     $answer = $Redis->run('reserve', [ $Key ],
-                          [ 'b', 60000, 0, 1000, 1, 1000, 0, @rest ]);
+                          [ 'b', numbers(60000, -1, [ 1000, 1, 1000, 0 ]) ]);
     $took = 1000 * (Time::HiRes::time() - $took);
 
     cmp_ok($answer->[3], '>=', 300, 'it refills');
@@ -510,8 +571,8 @@ sub replicated {
               'a replica has the same budget, and charges');
 
     my $sha = $replica->call('SCRIPT', 'LOAD', LlmRedis::script('reserve'));
-    my $error = $replica->error('EVALSHA', $sha, 1, $Key, 'z', 60000,
-                                0, 1, 1, 10, 1, 0, 1, 0, 0, -1);
+    my $error = $replica->error('EVALSHA', $sha, 1, $Key, 'z',
+                                numbers(60000, -1, [ 1, 1, 10, 1 ]));
 
     like(substr($error, 0, 256), qr/READONLY/, 'a replica says so');
 

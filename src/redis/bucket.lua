@@ -10,12 +10,31 @@
 -- make no whole one yet.  All products are divided exactly: nothing drifts,
 -- be it one token a day or 10^12 a second.
 --
--- The key is a hash: t "time last used credit rate period_s" of the tokens, r
--- "used credit rate period_s" of the requests, n the number of fields at
--- which it is looked through for charges that nobody has ended, and for each
--- open charge its id and "tokens requests start start until".
+-- The key is a hash: T, R and for each open charge its id.  They are doubles,
+-- as reading and writing numbers as text takes longer than what is done with
+-- them; of no more than 64 bytes, as Redis keeps longer ones at several times
+-- their size:
+--
+--   T       time, end of the last charge, expiry, charges that may be added
+--           before it is looked through for such as nobody has ended;
+--           of the tokens: used credit rate period
+--   R       of the requests: used credit rate period
+--   charge  tokens requests start start until; one that has ended: until
+--
+-- Times are microseconds, but the periods: seconds.  Another layout takes
+-- other names than T and R: nodes of different versions have budgets of their
+-- own then, and do not read each other's.
+--
+-- ARGV is the charge's id and, as doubles too: how long a charge is kept at
+-- most, in ms; when the node was here last, in us by its own clock, or -1;
+-- rate, period, burst and cost of the tokens, the same of the requests; and
+-- two numbers that each script has a use of its own for.
+--
+-- A function that is made here costs each run of a script, wanted or not, as
+-- much as calling it does some ten times: there are few.
 
-local fmod, format, max, min = math.fmod, string.format, math.max, math.min
+local fmod, max, min = math.fmod, math.max, math.min
+local pack, read = struct.pack, struct.unpack
 
 -- no budget uses more: two of them are still exact
 local MOST = 4e15
@@ -23,13 +42,11 @@ local MOST = 4e15
 -- Redis' clock may be set an hour forward: a key outlives that
 local KEEP_MS = 3900e3
 
--- fields of a key before charges that nobody ended are looked for
-local LOOK = 64
 
+-- a * b / m and the remainder; whole numbers, m < 2^51.  More than 2^53 is as
+-- good as infinite.
 
--- a * b / m and the remainder; whole numbers, a < m < 2^51
-
-local function muldiv(a, b, m)
+local function scale(a, b, m)
   local p = a * b
 
   if p <= 2^53 then
@@ -39,7 +56,8 @@ local function muldiv(a, b, m)
 
   -- digit by digit of b, in a base in which no step exceeds 2^53
 
-  local base, digits, n = math.floor(2^52 / m), {}, 0
+  local rest, base, digits, n = fmod(a, m), math.floor(2^52 / m), {}, 0
+  local whole = (a - rest) / m * b
 
   while b > 0 do
     n = n + 1
@@ -50,38 +68,43 @@ local function muldiv(a, b, m)
   local q, r = 0, 0
 
   for i = n, 1, -1 do
-    local x = r * base + a * digits[i]
+    local x = r * base + rest * digits[i]
     r = fmod(x, m)
     q = q * base + (x - r) / m
   end
 
-  return q, r
+  return whole + q, r
 end
 
 
--- the same for any a; more than 2^53 is as good as infinite
+local function take(bucket, tokens)
+  if bucket.rate == 0 then
+    return
+  end
 
-local function scale(a, b, m)
-  local r = fmod(a, m)
-  local q, rest = muldiv(r, b, m)
+  local used = bucket.used + tokens
 
-  return (a - r) / m * b + q, rest
+  if used <= 0 then
+    bucket.used, bucket.credit = 0, 0
+  else
+    bucket.used = min(used, MOST)
+  end
 end
 
 
-local function period_us(bucket)
-  return bucket.period * 1e6
+local function level(bucket)
+  return bucket.rate == 0 and 0 or bucket.burst - bucket.used
 end
 
 
 -- microseconds until so many tokens are refilled
 
 local function refilled_in(bucket, tokens)
-  if tokens <= 0 then
+  if tokens <= 0 or bucket.rate == 0 then
     return 0
   end
 
-  local q, rest = scale(tokens, period_us(bucket), bucket.rate)
+  local q, rest = scale(tokens, bucket.period * 1e6, bucket.rate)
   local x = rest - bucket.credit
 
   if x > 0 then
@@ -92,260 +115,192 @@ local function refilled_in(bucket, tokens)
 end
 
 
-local function give_back(bucket, tokens)
-  bucket.used = bucket.used - tokens
+-- A bucket as it is after us more.  What somebody else has put there is none.
 
-  if bucket.used <= 0 then
-    bucket.used, bucket.credit = 0, 0
-  end
-end
-
-
-local function take(bucket, tokens)
-  if bucket.rate == 0 then
-    return
-  end
-
-  if tokens < 0 then
-    give_back(bucket, -tokens)
-  else
-    bucket.used = min(bucket.used + tokens, MOST)
-  end
-end
-
-
-local function refill(bucket, us)
-  if bucket.used == 0 then
-    return
-  end
-
-  local tokens, rest = scale(us, bucket.rate, period_us(bucket))
-
-  bucket.credit = bucket.credit + rest
-
-  if bucket.credit >= period_us(bucket) then
-    bucket.credit = bucket.credit - period_us(bucket)
-    tokens = tokens + 1
-  end
-
-  give_back(bucket, tokens)
-end
-
-
--- 0: now; -1: never
-
-local function delay(bucket, cost)
-  if bucket.rate == 0 then
-    return 0
-  end
-
-  if cost > bucket.burst then
-    return -1
-  end
-
-  return refilled_in(bucket, bucket.used + cost - bucket.burst)
-end
-
-
-local function level(bucket)
-  return bucket.rate == 0 and 0 or bucket.burst - bucket.used
-end
-
-
--- microseconds until it is full
-
-local function full_in(bucket)
-  return bucket.rate == 0 and 0 or refilled_in(bucket, bucket.used)
-end
-
-
--- numbers of a field, or zeroes
-
-local function numbers_of(text, count, what)
-  if not text then
-    text = '0' .. string.rep(' 0', count - 1)
-  end
-
-  local n = { string.match(text, '^' .. string.rep('(%d+) ', count - 1)
-                                 .. '(%d+)$') }
-
-  if #n ~= count then
+local function bucket_in(what, us, used, credit, rate, period)
+  if not (used >= 0 and used <= MOST and rate >= 0 and rate <= MOST
+          and period >= 1 and credit >= 0 and credit < period * 1e6)
+  then
     error('LLMSTATE the key holds something else in ' .. what, 0)
   end
 
-  for i = 1, count do
-    n[i] = tonumber(n[i])
-  end
+  if used > 0 then
+    local tokens, rest = scale(us, rate, period * 1e6)
 
-  return n
-end
+    credit = credit + rest
 
+    if credit >= period * 1e6 then
+      credit, tokens = credit - period * 1e6, tokens + 1
+    end
 
--- What a charge took, and from when on.  nil: there is none; true: it has
--- ended, and may not be taken any more.
+    used = used - tokens
 
-local function record_of(text, now)
-  if not text then
-    return nil, false
-  end
-
-  local ended = string.match(text, '^-(%d+)$')
-
-  if ended then
-    return nil, tonumber(ended) > now
-  end
-
-  local n = numbers_of(text, 5, 'a charge')
-
-  if n[5] <= now then
-    return nil, false
-  end
-
-  return { tokens = n[1], requests = n[2], starts = { n[3], n[4] } }, false
-end
-
-
--- A state is never older than the last visit of the node that asks now,
--- since_us ago by its own clock: a clock that was set forward refills no
--- more than that, one that was set back nothing.
-
-local function load(since_us)
-  local fields = redis.call('HMGET', KEYS[1], 't', 'r', 'n', ARGV[1])
-  local time = redis.call('TIME')
-  local now = time[1] * 1e6 + time[2]
-
-  local t = numbers_of(fields[1], 6, 't')
-  local r = numbers_of(fields[2], 4, 'r')
-
-  local state = {
-    now = now,
-    last = t[2],
-    look = tonumber(fields[3]) or LOOK,
-    asked = {},
-    { used = t[3], credit = t[4], rate = t[5], period = max(t[6], 1) },
-    { used = r[1], credit = r[2], rate = r[3], period = max(r[4], 1) },
-  }
-
-  local since = tonumber(since_us) or -1
-  local us = max(now - t[1], 0)
-
-  if since >= 0 then
-    us = min(us, since)
-  end
-
-  for i = 1, 2 do
-    if state[i].rate > 0 then
-      refill(state[i], us)
+    if used <= 0 then
+      used, credit = 0, 0
     end
   end
 
-  state.record, state.ended = record_of(fields[4], now)
-
-  return state
+  return { used = used, credit = credit, rate = rate, period = period,
+           burst = 0, full = 0 }
 end
 
 
--- What the node says of a bucket: rate, period, burst and cost, from ARGV[i]
--- on.  One whose rate is another now keeps the tokens that are used.
+-- A bucket as the node wants it, and its cost: both empty if it wants none.
+-- One whose rate is another now keeps the tokens that are used.
 
-local function bucket_of(state, b, i)
-  local bucket = state[b]
-  local rate = tonumber(ARGV[i])
-
+local function bucket_of(bucket, rate, period, burst, cost)
   if rate == 0 then
-    state.asked[b] = { used = 0, credit = 0, rate = 0, period = 1, burst = 0 }
-    return state.asked[b], 0
+    return bucket.rate == 0 and bucket or bucket_in('', 0, 0, 0, 0, 1), 0
   end
-
-  local period = tonumber(ARGV[i + 1])
 
   if period ~= bucket.period then
     bucket.credit = scale(bucket.credit, period, bucket.period)
   end
 
-  bucket.rate, bucket.period = rate, period
-  bucket.burst = tonumber(ARGV[i + 2])
-  state.asked[b] = bucket
+  bucket.rate, bucket.period, bucket.burst = rate, period, burst
 
-  return bucket, tonumber(ARGV[i + 3])
+  return bucket, cost
 end
 
 
--- Charges that nobody ended are dropped when the number of fields has doubled
--- since they were looked for.
+-- What the key holds, with tokens, cost, requests, cost and the script's own
+-- numbers.  Of the charge: record is what it took and from when on, if it is
+-- open; or it has ended, and may not be taken any more.
+--
+-- A state is never older than the node's last visit: a clock that was set
+-- forward refills no more than that, one that was set back nothing.
 
-local function sweep(state)
-  if redis.call('HLEN', KEYS[1]) < state.look then
-    return
+local function load()
+  local keep_ms, since, rate, period, burst, cost, rate_r, period_r, burst_r,
+        cost_r, first, second = read('<dddddddddddd', ARGV[2])
+
+  local fields = redis.call('HMGET', KEYS[1], 'T', 'R', ARGV[1])
+  local time = redis.call('TIME')
+  local now = time[1] * 1e6 + time[2]
+  local tokens, requests, charge = fields[1], fields[2], fields[3]
+
+  local state = { now = now, last = 0, expires = 0, room = 64,
+                  keep_ms = keep_ms, known = charge, ended = false,
+                  record = nil, tokens = nil, requests = nil }
+
+  if not charge then
+    -- the usual case
+
+  elseif #charge == 8 then
+    state.ended = read('<d', charge) > now
+
+  elseif #charge == 40 then
+    local took, count, start, start_r, ends = read('<ddddd', charge)
+
+    if ends > now then
+      state.record = { tokens = took, requests = count, start = start,
+                       start_r = start_r }
+    end
+
+  else
+    error('LLMSTATE the key holds something else in a charge', 0)
   end
 
-  local fields, left = redis.call('HGETALL', KEYS[1]), 0
+  if tokens and requests and #tokens == 64 and #requests == 32 then
+    local at, last, expires, room, used, credit, old, old_period =
+      read('<dddddddd', tokens)
 
-  for i = 1, #fields, 2 do
-    local ends = #fields[i] > 1 and string.match(fields[i + 1], '(%d+)$')
+    local us = max(now - at, 0)
 
-    if ends and tonumber(ends) <= state.now then
-      redis.call('HDEL', KEYS[1], fields[i])
-    else
-      left = left + 1
+    if since >= 0 then
+      us = min(us, since)
+    end
+
+    state.last, state.expires, state.room = last, expires, room
+    state.tokens = bucket_in('T', us, used, credit, old, old_period)
+    state.requests = bucket_in('R', us, read('<dddd', requests))
+
+  elseif not tokens and not requests then
+    state.tokens = bucket_in('T', 0, 0, 0, 0, 1)
+    state.requests = bucket_in('R', 0, 0, 0, 0, 1)
+
+  else
+    error('LLMSTATE the key holds something else in T or R', 0)
+  end
+
+  tokens, cost = bucket_of(state.tokens, rate, period, burst, cost)
+  requests, cost_r = bucket_of(state.requests, rate_r, period_r, burst_r,
+                               cost_r)
+
+  return state, tokens, cost, requests, cost_r, first, second
+end
+
+
+-- The state, and what becomes of the charge: nil, or its text, for as long as
+-- it is kept and extra_ms.
+
+local function save(state, text, extra_ms)
+  local key, now = KEYS[1], state.now
+  local t, r = state.tokens, state.requests
+
+  t.full, r.full = refilled_in(t, t.used), refilled_in(r, r.used)
+
+  if text then
+    local ends = now + (state.keep_ms + extra_ms) * 1000
+
+    state.last = max(state.last, ends)
+    text = text .. pack('<d', ends)
+
+    if not state.known then
+      state.room = state.room - 1
     end
   end
 
-  redis.call('HSET', KEYS[1], 'n', max(2 * left, LOOK))
-end
+  -- charges that nobody ended are dropped when the number of charges has
+  -- doubled since they were looked for
 
+  if state.room < 0 then
+    local fields, left = redis.call('HGETALL', key), 0
 
--- The state, and what becomes of the charge: text lives for keep_ms, or nil.
+    for i = 1, #fields, 2 do
+      local id, charge = fields[i], fields[i + 1]
 
-local function save(state, text, keep_ms)
-  local t, r = state[1], state[2]
-  local fields = { 't', 0, 'r', format('%.0f %.0f %.0f %.0f', r.used,
-                                       r.credit, r.rate, r.period) }
+      if #id > 1 then
+        left = left + 1
 
-  if text then
-    local ends = state.now + keep_ms * 1000
+        if (#charge == 8 or #charge == 40)
+           and read('<d', charge, #charge - 7) <= now
+        then
+          redis.call('HDEL', key, id)
+          left = left - 1
+        end
+      end
+    end
 
-    state.last = max(state.last, ends)
-    fields[5], fields[6] = ARGV[1], text .. format('%.0f', ends)
+    state.room = max(left, 64)
   end
 
-  fields[2] = format('%.0f %.0f %.0f %.0f %.0f %.0f', state.now, state.last,
-                     t.used, t.credit, t.rate, t.period)
+  -- it need not be told more often than each five minutes when it expires
 
-  redis.call('HSET', KEYS[1], unpack(fields))
+  local expires = max(now + max(t.full, r.full) + KEEP_MS * 1000, state.last)
+  local expire = expires - 300e6 > state.expires
 
-  local full_ms = math.ceil(max(full_in(t), full_in(r)) / 1000) + KEEP_MS
-  local last_ms = math.ceil((state.last - state.now) / 1000)
+  if expire then
+    state.expires = expires
+  end
 
-  redis.call('PEXPIRE', KEYS[1], format('%.0f', max(full_ms, last_ms)))
+  local tokens = pack('<dddddddd', now, state.last, state.expires, state.room,
+                      t.used, t.credit, t.rate, t.period)
+  local requests = pack('<dddd', r.used, r.credit, r.rate, r.period)
 
   if text then
-    sweep(state)
+    redis.call('HSET', key, 'T', tokens, 'R', requests, ARGV[1], text)
+  else
+    redis.call('HSET', key, 'T', tokens, 'R', requests)
+  end
+
+  if expire then
+    redis.call('PEXPIRE', key, math.ceil((expires - now) / 1000))
   end
 end
 
 
--- an open charge; it outlives a clock that is set forward, too
-
-local function save_charge(state, record, keep_ms)
-  save(state, format('%.0f %.0f %.0f %.0f ', record.tokens, record.requests,
-                     record.starts[1], record.starts[2]), keep_ms)
-end
-
-
-local function answer(state, status, first, second)
-  local tokens, requests = state.asked[1], state.asked[2]
-
+local function answer(status, first, second, tokens, requests)
   return { status, first, second, level(tokens), level(requests),
-           full_in(tokens), full_in(requests) }
-end
-
-
--- Nothing is taken: the state is written all the same, as the next visit's
--- since_us is the time to this one.
-
-local function no_charge(state, status, first, second)
-  save(state)
-
-  return answer(state, status, first, second)
+           tokens.full, requests.full }
 end

@@ -170,8 +170,7 @@ ngx_http_llm_redis_reserve(const ngx_http_llm_redis_charge_t *charge,
 {
     return ngx_http_llm_redis_ask(
                ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_RESERVE, charge,
-                                          wait_ns / 1000, costs, NULL,
-                                          facts),
+                                          costs, wait_ns / 1000, 0, facts),
                handler, data);
 }
 
@@ -182,8 +181,8 @@ ngx_http_llm_redis_lease(const ngx_http_llm_redis_charge_t *charge,
     void *data)
 {
     return ngx_http_llm_redis_ask(
-               ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_LEASE, charge, 0,
-                                          wants, debts, NULL),
+               ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_LEASE, charge,
+                                          wants, debts[0], debts[1], NULL),
                handler, data);
 }
 
@@ -193,8 +192,14 @@ ngx_http_llm_redis_raise(const ngx_http_llm_redis_charge_t *charge,
     int64_t need, int64_t least, int64_t most, ngx_http_llm_redis_pt handler,
     void *data)
 {
+    int64_t  costs[NGX_HTTP_LLM_REDIS_BUDGETS];
+
+    ngx_memzero(costs, sizeof(costs));
+    costs[0] = need;
+
     return ngx_http_llm_redis_ask(
-               ngx_http_llm_redis_command_raise(charge, need, least, most),
+               ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_RAISE, charge,
+                                          costs, least, most, NULL),
                handler, data);
 }
 
@@ -254,8 +259,8 @@ ngx_http_llm_redis_settle(const ngx_http_llm_redis_charge_t *charge,
 {
     ngx_http_llm_redis_call_t  *call;
 
-    call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_SETTLE, charge, 0,
-                                      costs, NULL, NULL);
+    call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_SETTLE, charge,
+                                      costs, 0, 0, NULL);
 
     if (call && ngx_http_llm_redis_send(call) != NGX_OK) {
         ngx_http_llm_redis_store(call);
@@ -269,8 +274,8 @@ ngx_http_llm_redis_return(const ngx_http_llm_redis_charge_t *charge,
 {
     ngx_http_llm_redis_call_t  *call;
 
-    call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_LEASE, charge, 0,
-                                      wants, debts, NULL);
+    call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_LEASE, charge,
+                                      wants, debts[0], debts[1], NULL);
     if (call == NULL) {
         return;
     }
@@ -290,8 +295,8 @@ ngx_http_llm_redis_give_up(const ngx_http_llm_redis_charge_t *charge)
 {
     ngx_http_llm_redis_call_t  *call;
 
-    call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_SETTLE, charge, 1,
-                                      ngx_http_llm_redis_nothing, NULL, NULL);
+    call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_SETTLE, charge,
+                                      ngx_http_llm_redis_nothing, 1, 0, NULL);
 
     if (call && ngx_http_llm_redis_send(call) != NGX_OK) {
         ngx_http_llm_redis_store(call);
@@ -327,11 +332,7 @@ ngx_http_llm_redis_store(ngx_http_llm_redis_call_t *call)
     call->sent = 0;
     call->hops = 0;
 
-    /* its last argument: time goes on until it is sent */
-
-    ngx_memcpy(call->text + call->text_bytes - (sizeof("\r\n") - 1)
-               - NGX_HTTP_LLM_REDIS_SINCE, NGX_HTTP_LLM_REDIS_UNKNOWN,
-               NGX_HTTP_LLM_REDIS_SINCE);
+    ngx_http_llm_redis_forget_since(call);
 
     ngx_queue_insert_tail(&redis->journal, &call->queue);
     redis->njournal++;

@@ -8,9 +8,8 @@
 #include "ngx_http_llm_redis_link.h"
 
 
-/* EVALSHA, its script and keys, and what the scripts are given at most */
-#define NGX_HTTP_LLM_REDIS_ARGS     24
-#define NGX_HTTP_LLM_REDIS_NUMBERS  16
+/* EVALSHA, its script and keys, the charge, its numbers, a policy's facts */
+#define NGX_HTTP_LLM_REDIS_ARGS  12
 
 
 /* a command as it is put together */
@@ -20,12 +19,12 @@ typedef struct {
     const char   *args[NGX_HTTP_LLM_REDIS_ARGS];
     size_t        lens[NGX_HTTP_LLM_REDIS_ARGS];
 
-    ngx_uint_t    nnumbers;
-    u_char        numbers[NGX_HTTP_LLM_REDIS_NUMBERS][NGX_INT64_LEN + 1];
-
     u_char        key[NGX_HTTP_LLM_REDIS_KEY];
     u_char        policy[NGX_HTTP_LLM_REDIS_KEY];
     u_char        id[2 * NGX_HTTP_LLM_REDIS_ID];
+    u_char        digest[2 * NGX_HTTP_LLM_REDIS_DIGEST];
+    u_char        estimated[NGX_INT64_LEN + 1];
+    u_char        numbers[NGX_HTTP_LLM_REDIS_NUMBERS];
 
     ngx_http_llm_redis_visit_t  visit;
 } ngx_http_llm_redis_line_t;
@@ -35,75 +34,99 @@ static void ngx_http_llm_redis_line_start(ngx_http_llm_redis_line_t *line,
     const ngx_http_llm_redis_charge_t *charge,
     ngx_http_llm_redis_script_e script);
 static void ngx_http_llm_redis_line_text(ngx_http_llm_redis_line_t *line,
-    const u_char *text, size_t len);
-static void ngx_http_llm_redis_line_number(ngx_http_llm_redis_line_t *line,
-    int64_t number);
-static void ngx_http_llm_redis_line_since(ngx_http_llm_redis_line_t *line);
-static void ngx_http_llm_redis_line_budget(ngx_http_llm_redis_line_t *line,
-    const ngx_llm_rate_t *rate, int64_t cost);
-static ngx_http_llm_redis_call_t *ngx_http_llm_redis_line_end(
-    ngx_http_llm_redis_line_t *line,
+    const void *text, size_t len);
+static void ngx_http_llm_redis_line_policy(ngx_http_llm_redis_line_t *line,
     const ngx_http_llm_redis_charge_t *charge,
-    ngx_http_llm_redis_script_e script);
+    const ngx_http_llm_redis_facts_t *facts);
+static u_char *ngx_http_llm_redis_double(u_char *p, int64_t number);
 
 
 ngx_http_llm_redis_call_t *
 ngx_http_llm_redis_command(ngx_http_llm_redis_script_e script,
-    const ngx_http_llm_redis_charge_t *charge, int64_t second,
-    const int64_t *costs, const int64_t *debts,
-    const ngx_http_llm_redis_facts_t *facts)
+    const ngx_http_llm_redis_charge_t *charge, const int64_t *costs,
+    int64_t first, int64_t second, const ngx_http_llm_redis_facts_t *facts)
 {
-    u_char                     digest[2 * NGX_HTTP_LLM_REDIS_DIGEST];
-    ngx_uint_t                 b;
-    ngx_http_llm_redis_line_t  line;
+    ngx_http_llm_redis_call_t  *call;
+    ngx_http_llm_redis_line_t   line;
 
     ngx_http_llm_redis_line_start(&line, charge, script);
 
-    ngx_http_llm_redis_line_number(&line, charge->keep_ms);
-    ngx_http_llm_redis_line_number(&line, second);
-
-    for (b = 0; b < NGX_HTTP_LLM_REDIS_BUDGETS; b++) {
-        ngx_http_llm_redis_line_budget(&line, &charge->rates[b], costs[b]);
-    }
-
-    ngx_http_llm_redis_line_since(&line);
-
-    for (b = 0; debts && b < NGX_HTTP_LLM_REDIS_BUDGETS; b++) {
-        ngx_http_llm_redis_line_number(&line, debts[b]);
-    }
+    ngx_http_llm_redis_numbers(line.numbers, charge, line.visit.since_us,
+                               costs, first, second);
+    ngx_http_llm_redis_line_text(&line, line.numbers, sizeof(line.numbers));
 
     if (script == NGX_HTTP_LLM_REDIS_RESERVE && charge->redis->policy) {
-        ngx_hex_dump(digest, (u_char *) charge->digest,
-                     NGX_HTTP_LLM_REDIS_DIGEST);
-
-        ngx_http_llm_redis_line_text(&line, digest, sizeof(digest));
-        ngx_http_llm_redis_line_text(&line, facts->model.data,
-                                     facts->model.len);
-        ngx_http_llm_redis_line_number(&line, facts->estimated);
-        ngx_http_llm_redis_line_text(&line, charge->zone.data,
-                                     charge->zone.len);
+        ngx_http_llm_redis_line_policy(&line, charge, facts);
     }
 
-    return ngx_http_llm_redis_line_end(&line, charge, script);
+    call = ngx_http_llm_redis_call_create(script, ngx_http_llm_redis_done,
+                                          line.n, line.args, line.lens);
+    if (call == NULL) {
+        return NULL;
+    }
+
+    call->charge = *charge;
+    call->visit = line.visit;
+    call->slot = ngx_http_llm_redis_slot(line.key, line.lens[3]);
+
+    return call;
 }
 
 
-ngx_http_llm_redis_call_t *
-ngx_http_llm_redis_command_raise(const ngx_http_llm_redis_charge_t *charge,
-    int64_t need, int64_t least, int64_t most)
+void
+ngx_http_llm_redis_numbers(u_char *p,
+    const ngx_http_llm_redis_charge_t *charge, int64_t since_us,
+    const int64_t *costs, int64_t first, int64_t second)
 {
-    ngx_http_llm_redis_line_t  line;
+    ngx_uint_t             b;
+    const ngx_llm_rate_t  *rate;
 
-    ngx_http_llm_redis_line_start(&line, charge, NGX_HTTP_LLM_REDIS_RAISE);
+    p = ngx_http_llm_redis_double(p, charge->keep_ms);
+    p = ngx_http_llm_redis_double(p, since_us);
 
-    ngx_http_llm_redis_line_number(&line, charge->keep_ms);
-    ngx_http_llm_redis_line_number(&line, least);
-    ngx_http_llm_redis_line_budget(&line, &charge->rates[0], need);
-    ngx_http_llm_redis_line_number(&line, most);
-    ngx_http_llm_redis_line_since(&line);
+    for (b = 0; b < NGX_HTTP_LLM_REDIS_BUDGETS; b++) {
+        rate = &charge->rates[b];
 
-    return ngx_http_llm_redis_line_end(&line, charge,
-                                       NGX_HTTP_LLM_REDIS_RAISE);
+        p = ngx_http_llm_redis_double(p, rate->tokens);
+        p = ngx_http_llm_redis_double(p, rate->period_ns / 1000000000);
+        p = ngx_http_llm_redis_double(p, rate->burst);
+        p = ngx_http_llm_redis_double(p, costs[b]);
+    }
+
+    p = ngx_http_llm_redis_double(p, first);
+    (void) ngx_http_llm_redis_double(p, second);
+}
+
+
+void
+ngx_http_llm_redis_forget_since(ngx_http_llm_redis_call_t *call)
+{
+    u_char  *numbers;
+
+    numbers = call->text + call->text_bytes - (sizeof("\r\n") - 1)
+              - NGX_HTTP_LLM_REDIS_NUMBERS;
+
+    (void) ngx_http_llm_redis_double(numbers + sizeof(double), -1);
+}
+
+
+/* as Lua's struct reads it, whatever machine this is */
+
+static u_char *
+ngx_http_llm_redis_double(u_char *p, int64_t number)
+{
+    double      value;
+    uint64_t    bits;
+    ngx_uint_t  i;
+
+    value = (double) number;
+    ngx_memcpy(&bits, &value, sizeof(double));
+
+    for (i = 0; i < sizeof(double); i++) {
+        *p++ = (u_char) (bits >> (8 * i));
+    }
+
+    return p;
 }
 
 
@@ -112,7 +135,6 @@ ngx_http_llm_redis_line_start(ngx_http_llm_redis_line_t *line,
     const ngx_http_llm_redis_charge_t *charge,
     ngx_http_llm_redis_script_e script)
 {
-    u_char                 digest[2 * NGX_HTTP_LLM_REDIS_DIGEST];
     u_char                *p, *last;
     ngx_uint_t             policy;
     ngx_http_llm_redis_t  *redis;
@@ -121,13 +143,13 @@ ngx_http_llm_redis_line_start(ngx_http_llm_redis_line_t *line,
     policy = (script == NGX_HTTP_LLM_REDIS_RESERVE && redis->policy);
 
     line->n = 0;
-    line->nnumbers = 0;
 
-    ngx_hex_dump(digest, (u_char *) charge->digest, sizeof(digest) / 2);
+    ngx_hex_dump(line->digest, (u_char *) charge->digest,
+                 sizeof(line->digest) / 2);
 
-    ngx_http_llm_redis_line_text(line, (u_char *) "EVALSHA", 7);
+    ngx_http_llm_redis_line_text(line, "EVALSHA", 7);
     ngx_http_llm_redis_line_text(line, redis->scripts[script].sha, 40);
-    ngx_http_llm_redis_line_number(line, policy ? 2 : 1);
+    ngx_http_llm_redis_line_text(line, policy ? "2" : "1", 1);
 
     /*
      * One key: a slot that is being moved refuses commands of several.  The
@@ -136,16 +158,15 @@ ngx_http_llm_redis_line_start(ngx_http_llm_redis_line_t *line,
 
     last = line->key + sizeof(line->key);
     p = ngx_slprintf(line->key, last, "%V{%V:%*s}", &redis->prefix,
-                     &charge->zone, sizeof(digest), digest);
+                     &charge->zone, sizeof(line->digest), line->digest);
     ngx_http_llm_redis_line_text(line, line->key, p - line->key);
     ngx_http_llm_redis_seen_ask(redis, &line->visit, line->key,
                                 p - line->key);
 
     if (policy) {
         last = line->policy + sizeof(line->policy);
-        p = ngx_slprintf(line->policy, last, "%V{%V:%*s}:policy",
-                         &redis->prefix, &charge->zone, sizeof(digest),
-                         digest);
+        p = ngx_slprintf(line->policy, last, "%*s:policy", p - line->key,
+                         line->key);
         ngx_http_llm_redis_line_text(line, line->policy, p - line->policy);
     }
 
@@ -155,76 +176,26 @@ ngx_http_llm_redis_line_start(ngx_http_llm_redis_line_t *line,
 
 
 static void
-ngx_http_llm_redis_line_text(ngx_http_llm_redis_line_t *line,
-    const u_char *text, size_t len)
+ngx_http_llm_redis_line_policy(ngx_http_llm_redis_line_t *line,
+    const ngx_http_llm_redis_charge_t *charge,
+    const ngx_http_llm_redis_facts_t *facts)
 {
-    line->args[line->n] = (const char *) text;
+    u_char  *p;
+
+    p = ngx_sprintf(line->estimated, "%L", facts->estimated);
+
+    ngx_http_llm_redis_line_text(line, line->digest, sizeof(line->digest));
+    ngx_http_llm_redis_line_text(line, facts->model.data, facts->model.len);
+    ngx_http_llm_redis_line_text(line, line->estimated, p - line->estimated);
+    ngx_http_llm_redis_line_text(line, charge->zone.data, charge->zone.len);
+}
+
+
+static void
+ngx_http_llm_redis_line_text(ngx_http_llm_redis_line_t *line,
+    const void *text, size_t len)
+{
+    line->args[line->n] = text;
     line->lens[line->n] = len;
     line->n++;
-}
-
-
-static void
-ngx_http_llm_redis_line_number(ngx_http_llm_redis_line_t *line,
-    int64_t number)
-{
-    u_char  *p, *text;
-
-    text = line->numbers[line->nnumbers++];
-    p = ngx_sprintf(text, "%L", number);
-
-    ngx_http_llm_redis_line_text(line, text, p - text);
-}
-
-
-/* always as long: what is sent later does not know any more */
-
-static void
-ngx_http_llm_redis_line_since(ngx_http_llm_redis_line_t *line)
-{
-    u_char  *text;
-
-    text = line->numbers[line->nnumbers++];
-
-    if (line->visit.since_us < 0) {
-        ngx_memcpy(text, NGX_HTTP_LLM_REDIS_UNKNOWN,
-                   NGX_HTTP_LLM_REDIS_SINCE);
-
-    } else {
-        ngx_sprintf(text, "%016L", line->visit.since_us);
-    }
-
-    ngx_http_llm_redis_line_text(line, text, NGX_HTTP_LLM_REDIS_SINCE);
-}
-
-
-static void
-ngx_http_llm_redis_line_budget(ngx_http_llm_redis_line_t *line,
-    const ngx_llm_rate_t *rate, int64_t cost)
-{
-    ngx_http_llm_redis_line_number(line, rate->tokens);
-    ngx_http_llm_redis_line_number(line, rate->period_ns / 1000000000);
-    ngx_http_llm_redis_line_number(line, rate->burst);
-    ngx_http_llm_redis_line_number(line, cost);
-}
-
-
-static ngx_http_llm_redis_call_t *
-ngx_http_llm_redis_line_end(ngx_http_llm_redis_line_t *line,
-    const ngx_http_llm_redis_charge_t *charge,
-    ngx_http_llm_redis_script_e script)
-{
-    ngx_http_llm_redis_call_t  *call;
-
-    call = ngx_http_llm_redis_call_create(script, ngx_http_llm_redis_done,
-                                          line->n, line->args, line->lens);
-    if (call == NULL) {
-        return NULL;
-    }
-
-    call->charge = *charge;
-    call->visit = line->visit;
-    call->slot = ngx_http_llm_redis_slot(line->key, line->lens[3]);
-
-    return call;
 }

@@ -78,18 +78,22 @@ ngx_http_llm_redis_greet(ngx_http_llm_redis_link_t *link)
 static void
 ngx_http_llm_redis_greet_probe(ngx_http_llm_redis_link_t *link)
 {
-    u_char                 key[NGX_HTTP_LLM_REDIS_KEY];
-    u_char                 charge[sizeof("probe-") + NGX_INT64_LEN];
-    size_t                 lens[17];
-    ngx_uint_t             i;
-    const char            *args[17];
-    ngx_http_llm_redis_t  *redis;
+    u_char                       key[NGX_HTTP_LLM_REDIS_KEY];
+    u_char                       id[sizeof("probe-") + NGX_INT64_LEN];
+    u_char                       numbers[NGX_HTTP_LLM_REDIS_NUMBERS];
+    size_t                       lens[6];
+    const char                  *args[6];
+    ngx_http_llm_redis_t        *redis;
+    ngx_http_llm_redis_charge_t  charge;
 
-    static const char  *rest[] = {
-        "1000", "1", "0", "1", "0", "0", "0", "1", "0", "0", "-1"
-    };
+    static const int64_t  nothing[NGX_HTTP_LLM_REDIS_BUDGETS];
 
     redis = link->redis;
+
+    ngx_memzero(&charge, sizeof(ngx_http_llm_redis_charge_t));
+    charge.keep_ms = 1000;
+
+    ngx_http_llm_redis_numbers(numbers, &charge, -1, nothing, 1, 0);
 
     args[0] = "EVALSHA";
     lens[0] = 7;
@@ -104,17 +108,14 @@ ngx_http_llm_redis_greet_probe(ngx_http_llm_redis_link_t *link)
     lens[3] = ngx_snprintf(key, sizeof(key), "%V{:probe}", &redis->prefix)
               - key;
 
-    args[4] = (char *) charge;
-    lens[4] = ngx_snprintf(charge, sizeof(charge), "probe-%P", ngx_pid)
-              - charge;
+    args[4] = (char *) id;
+    lens[4] = ngx_snprintf(id, sizeof(id), "probe-%P", ngx_pid) - id;
 
-    for (i = 0; i < sizeof(rest) / sizeof(rest[0]); i++) {
-        args[5 + i] = rest[i];
-        lens[5 + i] = ngx_strlen(rest[i]);
-    }
+    args[5] = (char *) numbers;
+    lens[5] = sizeof(numbers);
 
-    ngx_http_llm_redis_greet_send(link, ngx_http_llm_redis_greeted_probe,
-                                  5 + i, args, lens);
+    ngx_http_llm_redis_greet_send(link, ngx_http_llm_redis_greeted_probe, 6,
+                                  args, lens);
 }
 
 

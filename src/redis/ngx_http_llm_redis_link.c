@@ -338,7 +338,7 @@ ngx_http_llm_redis_link_put(ngx_http_llm_redis_link_t *link,
 
 ngx_int_t
 ngx_http_llm_redis_link_write(ngx_http_llm_redis_link_t *link,
-    const char *text, size_t bytes)
+    const u_char *text, size_t bytes)
 {
     u_char  *out;
     size_t   size;

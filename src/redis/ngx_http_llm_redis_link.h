@@ -14,10 +14,10 @@
  * sent: that is the circuit breaker.  A link that never was down yet takes
  * commands before it is up.
  *
- * The socket is nginx's, the protocol hiredis': its reader parses, its
- * formatter writes.  Its asynchronous layer is not used: it aborts the
- * process on a reply that nobody asked for, it has no timeouts in 0.14, and
- * its TLS is in newer packages only.
+ * The socket is nginx's, what it says is parsed by hiredis' reader.  Its
+ * asynchronous layer is not used: it aborts the process on a reply that
+ * nobody asked for, it has no timeouts in 0.14, and its TLS is in newer
+ * packages only.
  */
 
 
@@ -60,9 +60,8 @@
 /* budgets of which a worker knows when it visited them */
 #define NGX_HTTP_LLM_REDIS_SEEN        4096
 
-/* microseconds since the last visit: digits, and what says nothing */
-#define NGX_HTTP_LLM_REDIS_SINCE       16
-#define NGX_HTTP_LLM_REDIS_UNKNOWN     "-000000000000001"
+/* bytes of what all scripts are given: see bucket.lua */
+#define NGX_HTTP_LLM_REDIS_NUMBERS     (12 * sizeof(double))
 
 #define NGX_HTTP_LLM_REDIS_REASON      192
 
@@ -123,8 +122,8 @@ struct ngx_http_llm_redis_call_s {
     /* NULL: in no link's queue */
     ngx_http_llm_redis_link_t    *link;
 
-    /* as it is sent */
-    char                         *text;
+    /* as it is sent; in the same memory */
+    u_char                       *text;
     size_t                        text_bytes;
 
     ngx_http_llm_redis_script_e   script;
@@ -303,7 +302,7 @@ ngx_int_t ngx_http_llm_redis_link_send(ngx_http_llm_redis_link_t *link,
 /* bytes that no call belongs to: ASKING has its own */
 
 ngx_int_t ngx_http_llm_redis_link_write(ngx_http_llm_redis_link_t *link,
-    const char *text, size_t bytes);
+    const u_char *text, size_t bytes);
 
 /* it is broken: all calls fail, and it is tried again later */
 
@@ -335,23 +334,32 @@ void ngx_http_llm_redis_link_up(ngx_http_llm_redis_link_t *link);
 ngx_int_t ngx_http_llm_redis_load(ngx_http_llm_redis_link_t *link,
     ngx_http_llm_redis_script_e script);
 
-/* calls: text of n arguments; NULL: no memory */
+/* calls: of n arguments; NULL: no memory */
 
 ngx_http_llm_redis_call_t *ngx_http_llm_redis_call_create(
     ngx_http_llm_redis_script_e script, ngx_http_llm_redis_done_pt done,
     ngx_uint_t n, const char **args, const size_t *lens);
 void ngx_http_llm_redis_call_free(ngx_http_llm_redis_call_t *call);
 
-/* calls of a charge's scripts, which are answered to done */
+/*
+ * calls of a charge's scripts, which are answered to done; first and second
+ * are the script's own numbers
+ */
 
 ngx_http_llm_redis_call_t *ngx_http_llm_redis_command(
     ngx_http_llm_redis_script_e script,
-    const ngx_http_llm_redis_charge_t *charge, int64_t second,
-    const int64_t *costs, const int64_t *debts,
-    const ngx_http_llm_redis_facts_t *facts);
-ngx_http_llm_redis_call_t *ngx_http_llm_redis_command_raise(
-    const ngx_http_llm_redis_charge_t *charge, int64_t need, int64_t least,
-    int64_t most);
+    const ngx_http_llm_redis_charge_t *charge, const int64_t *costs,
+    int64_t first, int64_t second, const ngx_http_llm_redis_facts_t *facts);
+
+/* what a script is given, NGX_HTTP_LLM_REDIS_NUMBERS bytes */
+
+void ngx_http_llm_redis_numbers(u_char *p,
+    const ngx_http_llm_redis_charge_t *charge, int64_t since_us,
+    const int64_t *costs, int64_t first, int64_t second);
+
+/* time goes on until it is sent; it is none of a policy */
+
+void ngx_http_llm_redis_forget_since(ngx_http_llm_redis_call_t *call);
 
 void ngx_http_llm_redis_done(ngx_http_llm_redis_call_t *call,
     redisReply *reply);

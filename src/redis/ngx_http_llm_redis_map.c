@@ -29,8 +29,7 @@ ngx_uint_t
 ngx_http_llm_redis_slot(const u_char *key, size_t len)
 {
     u_char         *open, *close, *end;
-    uint32_t        crc;
-    ngx_uint_t      bit;
+    uint32_t        crc, x;
 
     end = (u_char *) key + len;
     open = ngx_strlchr((u_char *) key, end, '{');
@@ -46,12 +45,12 @@ ngx_http_llm_redis_slot(const u_char *key, size_t len)
 
     crc = 0;
 
-    while (key < end) {
-        crc ^= (uint32_t) *key++ << 8;
+    /* eight steps of x^16 + x^12 + x^5 + 1 at a time */
 
-        for (bit = 0; bit < 8; bit++) {
-            crc = (crc & 0x8000) ? crc << 1 ^ 0x1021 : crc << 1;
-        }
+    while (key < end) {
+        x = (crc >> 8 ^ *key++) & 0xff;
+        x ^= x >> 4;
+        crc = crc << 8 ^ x << 12 ^ x << 5 ^ x;
     }
 
     return crc & (NGX_HTTP_LLM_REDIS_SLOTS - 1);

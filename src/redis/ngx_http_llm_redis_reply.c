@@ -12,7 +12,7 @@
 #define NGX_HTTP_LLM_REDIS_ERROR_BYTES  256
 
 
-static ngx_int_t ngx_http_llm_redis_numbers(const redisReply *reply,
+static ngx_int_t ngx_http_llm_redis_integers(const redisReply *reply,
     int64_t *numbers, size_t n);
 static int64_t ngx_http_llm_redis_ns(int64_t us);
 
@@ -27,7 +27,7 @@ ngx_http_llm_redis_read_reserve(const redisReply *reply,
     ngx_uint_t         b;
     const redisReply  *reason;
 
-    if (ngx_http_llm_redis_numbers(reply, n, 7) != NGX_OK) {
+    if (ngx_http_llm_redis_integers(reply, n, 7) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -85,7 +85,7 @@ ngx_http_llm_redis_read_lease(const redisReply *reply,
     int64_t     n[7];
     ngx_uint_t  b;
 
-    if (ngx_http_llm_redis_numbers(reply, n, 7) != NGX_OK || n[0] != 1) {
+    if (ngx_http_llm_redis_integers(reply, n, 7) != NGX_OK || n[0] != 1) {
         return NGX_ERROR;
     }
 
@@ -119,7 +119,7 @@ ngx_http_llm_redis_read(const redisReply *reply,
 
     case NGX_HTTP_LLM_REDIS_SETTLE:
 
-        if (ngx_http_llm_redis_numbers(reply, n, 3) != NGX_OK) {
+        if (ngx_http_llm_redis_integers(reply, n, 3) != NGX_OK) {
             return NGX_ERROR;
         }
 
@@ -129,7 +129,7 @@ ngx_http_llm_redis_read(const redisReply *reply,
 
     case NGX_HTTP_LLM_REDIS_RAISE:
 
-        if (ngx_http_llm_redis_numbers(reply, n, 3) != NGX_OK || n[1] < 0) {
+        if (ngx_http_llm_redis_integers(reply, n, 3) != NGX_OK || n[1] < 0) {
             return NGX_ERROR;
         }
 
@@ -148,7 +148,7 @@ ngx_http_llm_redis_read(const redisReply *reply,
 /* at least n elements, the first n of them integers */
 
 static ngx_int_t
-ngx_http_llm_redis_numbers(const redisReply *reply, int64_t *numbers,
+ngx_http_llm_redis_integers(const redisReply *reply, int64_t *numbers,
     size_t n)
 {
     size_t  i;

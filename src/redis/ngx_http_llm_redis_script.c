@@ -14,6 +14,8 @@
 static ngx_int_t ngx_http_llm_redis_script(ngx_conf_t *cf,
     ngx_http_llm_redis_script_t *script, ngx_str_t *policy,
     const char *text);
+static u_char *ngx_http_llm_redis_length(u_char *p, u_char type,
+    size_t length);
 
 
 /* made of the scripts in this folder when the module is built */
@@ -93,35 +95,78 @@ ngx_http_llm_redis_script(ngx_conf_t *cf, ngx_http_llm_redis_script_t *script,
 }
 
 
+/* hiredis' formatter takes more than all else that asking takes */
+
 ngx_http_llm_redis_call_t *
 ngx_http_llm_redis_call_create(ngx_http_llm_redis_script_e script,
     ngx_http_llm_redis_done_pt done, ngx_uint_t n, const char **args,
     const size_t *lens)
 {
+    u_char                     *p;
+    size_t                      bytes;
+    ngx_uint_t                  i;
     ngx_http_llm_redis_call_t  *call;
 
-    call = ngx_calloc(sizeof(ngx_http_llm_redis_call_t), ngx_cycle->log);
+    bytes = sizeof("*\r\n") - 1 + NGX_INT_T_LEN;
+
+    for (i = 0; i < n; i++) {
+        bytes += sizeof("$\r\n\r\n") - 1 + NGX_SIZE_T_LEN + lens[i];
+    }
+
+    call = ngx_alloc(sizeof(ngx_http_llm_redis_call_t) + bytes,
+                     ngx_cycle->log);
     if (call == NULL) {
         return NULL;
     }
 
+    ngx_memzero(call, sizeof(ngx_http_llm_redis_call_t));
+
     call->script = script;
     call->done = done;
+    call->text = (u_char *) call + sizeof(ngx_http_llm_redis_call_t);
 
-    call->text_bytes = redisFormatCommandArgv(&call->text, n, args, lens);
+    p = ngx_http_llm_redis_length(call->text, '*', n);
 
-    if ((ssize_t) call->text_bytes <= 0) {
-        ngx_free(call);
-        return NULL;
+    for (i = 0; i < n; i++) {
+        p = ngx_http_llm_redis_length(p, '$', lens[i]);
+
+        if (lens[i]) {
+            p = ngx_cpymem(p, args[i], lens[i]);
+        }
+
+        *p++ = CR;
+        *p++ = LF;
     }
 
+    call->text_bytes = p - call->text;
+
     return call;
+}
+
+
+static u_char *
+ngx_http_llm_redis_length(u_char *p, u_char type, size_t length)
+{
+    u_char  *digit, digits[NGX_SIZE_T_LEN];
+
+    digit = digits + NGX_SIZE_T_LEN;
+
+    do {
+        *--digit = (u_char) ('0' + length % 10);
+        length /= 10;
+    } while (length);
+
+    *p++ = type;
+    p = ngx_cpymem(p, digit, digits + NGX_SIZE_T_LEN - digit);
+    *p++ = CR;
+    *p++ = LF;
+
+    return p;
 }
 
 
 void
 ngx_http_llm_redis_call_free(ngx_http_llm_redis_call_t *call)
 {
-    redisFreeCommand(call->text);
     ngx_free(call);
 }

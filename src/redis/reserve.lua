@@ -2,47 +2,59 @@
 -- Takes tokens and requests for a charge, or nothing.
 --
 -- KEYS  1 the budget  2 the policy's own key
--- ARGV  1 charge  2 keep_ms  3 wait_us  4-7 tokens  8-11 requests
---       12 since_us  13 key (SHA-1)  14 model  15 estimated prompt  16 zone
+-- ARGV  of its own: wait_us
+--       of a policy: 3 key (SHA-1)  4 model  5 estimated prompt  6 zone
 -- Gives { status, delay of tokens, delay of requests, levels, full in }
 --       1 taken, 0 would have to wait too long, 2 has ended, 3 denied: reason
+--       A delay: microseconds; 0: now; -1: never
 
-local wait = tonumber(ARGV[3])
-local state = load(ARGV[12])
-local tokens, need = bucket_of(state, 1, 4)
-local requests, count = bucket_of(state, 2, 8)
+local state, tokens, need, requests, count, wait = load()
 local record = state.record
 
+
+-- Nothing is taken: the state is written all the same, as the next visit's
+-- since_us is the time to this one.
+
 if state.ended then
-  return no_charge(state, 2, 0, 0)
+  save(state)
+  return answer(2, 0, 0, tokens, requests)
 end
 
 -- asked again: what is left of the same answer
 
 if record then
-  return no_charge(state, 1, max(record.starts[1] - state.now, 0),
-                   max(record.starts[2] - state.now, 0))
+  save(state)
+  return answer(1, max(record.start - state.now, 0),
+                max(record.start_r - state.now, 0), tokens, requests)
 end
 
-local delays = { delay(tokens, need), delay(requests, count) }
+local first, second = -1, -1
+
+if need <= tokens.burst then
+  first = refilled_in(tokens, need - level(tokens))
+end
+
+if count <= requests.burst then
+  second = refilled_in(requests, count - level(requests))
+end
 
 
 -- The operator's policy may narrow what the budget allows, never widen it.
 
-local function numbers(bucket, cost, delay_us)
-  return { rate = bucket.rate, period = bucket.period, burst = bucket.burst,
-           level = level(bucket), cost = cost,
-           delay = delay_us < 0 and math.huge or delay_us / 1e6 }
-end
+if policy then
 
+  local function numbers(bucket, cost, delay_us)
+    return { rate = bucket.rate, period = bucket.period, burst = bucket.burst,
+             level = level(bucket), cost = cost,
+             delay = delay_us < 0 and math.huge or delay_us / 1e6 }
+  end
 
-local function ask_policy()
   local ok, verdict, detail = pcall(policy, {
-    key = ARGV[13], model = ARGV[14], zone = ARGV[16],
-    estimated = tonumber(ARGV[15]), reserved = need,
+    key = ARGV[3], model = ARGV[4], zone = ARGV[6],
+    estimated = tonumber(ARGV[5]), reserved = need,
     now = state.now / 1e6, wait = wait / 1e6, store = KEYS[2],
-    tokens = numbers(tokens, need, delays[1]),
-    requests = numbers(requests, count, delays[2]),
+    tokens = numbers(tokens, need, first),
+    requests = numbers(requests, count, second),
   })
 
   if not ok then
@@ -56,50 +68,36 @@ local function ask_policy()
     redis.call('PEXPIRE', KEYS[2], '604800000')
   end
 
-  if verdict == true then
-    return 'allow'
-  end
-
   if verdict == 'wait' and type(detail) == 'number' and detail >= 0
      and detail < 1e9
   then
-    return 'wait', math.ceil(detail * 1e6)
-  end
+    if first >= 0 then
+      first = max(first, math.ceil(detail * 1e6))
+    end
 
-  if verdict == 'deny' and type(detail) == 'string' then
-    return 'deny', string.sub(detail, 1, 200)
-  end
+  elseif verdict == 'deny' and type(detail) == 'string' then
+    save(state)
 
-  error('LLMPOLICY neither true, nor "wait" and seconds, nor "deny" and '
-        .. 'a reason', 0)
-end
-
-
-if policy then
-  local verdict, detail = ask_policy()
-
-  if verdict == 'deny' then
-    local denied = no_charge(state, 3, delays[1], delays[2])
-    denied[8] = detail
+    local denied = answer(3, first, second, tokens, requests)
+    denied[8] = string.sub(detail, 1, 200)
     return denied
-  end
 
-  if verdict == 'wait' and delays[1] >= 0 then
-    delays[1] = max(delays[1], detail)
+  elseif verdict ~= true then
+    error('LLMPOLICY neither true, nor "wait" and seconds, nor "deny" and '
+          .. 'a reason', 0)
   end
 end
 
 
-if delays[1] < 0 or delays[1] > wait or delays[2] < 0 or delays[2] > wait then
-  return no_charge(state, 0, delays[1], delays[2])
+if first < 0 or first > wait or second < 0 or second > wait then
+  save(state)
+  return answer(0, first, second, tokens, requests)
 end
 
 take(tokens, need)
 take(requests, count)
 
-save_charge(state, {
-  tokens = need, requests = count,
-  starts = { state.now + delays[1], state.now + delays[2] },
-}, ARGV[2] + KEEP_MS)
+save(state, pack('<dddd', need, count, state.now + first, state.now + second),
+     KEEP_MS)
 
-return answer(state, 1, delays[1], delays[2])
+return answer(1, first, second, tokens, requests)

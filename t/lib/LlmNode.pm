@@ -193,11 +193,11 @@ sub name_of {
 sub used {
     my ($redis, $key) = @_;
     my ($tokens, $requests) = @{$redis->call('HMGET', name_of($key),
-                                             't', 'r')};
+                                             'T', 'R')};
 
     return if !defined $tokens;
 
-    my @used = ((split / /, $tokens)[2], (split / /, $requests)[0]);
+    my @used = ((unpack 'd<8', $tokens)[4], (unpack 'd<4', $requests)[0]);
 
     return wantarray ? @used : $used[0];
 }
@@ -209,8 +209,8 @@ sub charges {
     my ($redis, $key) = @_;
     my %fields = @{$redis->call('HGETALL', name_of($key))};
 
-    return scalar grep { length > 1 && $fields{$_} !~ /^-|^\d+ \d+ 0 0 / }
-                       keys %fields;
+    return scalar grep { $_->[2] } map { [ unpack 'd<5', $fields{$_} ] }
+                                  grep { length > 1 } keys %fields;
 }
 
 

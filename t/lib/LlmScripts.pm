@@ -18,8 +18,8 @@ use LlmRedis;
 use Math::BigInt;
 use Test::More;
 
-our @EXPORT = qw( ask each_server failed fresh full lease num reserve settle
-                  $Keep $Key $Now $Redis $Since );
+our @EXPORT = qw( ask each_server failed fresh full lease num numbers reserve
+                  settle state $Keep $Key $Now $Redis $Since );
 
 our ($Redis, $Now, $Since, $Key);
 
@@ -29,12 +29,12 @@ our $Keep = 60000;
 my $Build = $ENV{TEST_LLM_BUILD} || 'build';
 my $Start = 1_790_000_000 * 1000 * 1000;
 
-# TIME is what ARGV[17] says
+# TIME is what the last argument says
 
 my $Clock = <<'EOF';
 local redis = { call = function(command, ...)
   if command ~= 'TIME' then return redis.call(command, ...) end
-  local us = tonumber(ARGV[17])
+  local us = tonumber(ARGV[#ARGV])
   return { string.format('%.0f', math.floor(us / 1e6)),
            string.format('%.0f', math.fmod(us, 1e6)) }
 end }
@@ -66,14 +66,26 @@ sub fresh {
 }
 
 
-sub ask {
-    my ($script, $id, $args, %options) = @_;
+# what all scripts are given: see src/redis/bucket.lua.  A budget that is not
+# named does not apply.
 
-    $args->[$_] //= '' for 0 .. 14;
+sub numbers {
+    my ($keep_ms, $since, $tokens, $requests, @own) = @_;
+
+    return pack 'd<12', $keep_ms, $since, @$tokens,
+                        @{$requests // [ 0, 1, 0, 0 ]}, @own, 0, 0;
+}
+
+
+# facts are for a policy
+
+sub ask {
+    my ($script, $id, $numbers, $facts, %options) = @_;
 
     return $Redis->run($script,
                        [ $Key, $options{policy} ? "$Key:policy" : () ],
-                       [ $id, @$args, $Now ], prefix => $Clock, %options);
+                       [ $id, $numbers, @{$facts // []}, $Now ],
+                       prefix => $Clock, %options);
 }
 
 
@@ -81,24 +93,33 @@ sub reserve {
     my ($id, $wait, $tokens, $requests, %options) = @_;
 
     return ask('reserve', $id,
-               [ $Keep, $wait, @$tokens, @{$requests // [ 0, 1, 0, 0 ]},
-                 $Since, 'f00d', 'sim', 33, 'zone' ], %options);
+               numbers($Keep, $Since, $tokens, $requests, $wait),
+               [ 'f00d', 'sim', 33, 'zone' ], %options);
 }
 
 
 sub settle {
     my ($id, $mode, $tokens, $requests) = @_;
 
-    return ask('settle', $id, [ $Keep, $mode, @$tokens,
-                                @{$requests // [ 0, 1, 0, 0 ]}, $Since ]);
+    return ask('settle', $id,
+               numbers($Keep, $Since, $tokens, $requests, $mode));
 }
 
 
 sub lease {
     my ($id, $tokens, $requests, @debt) = @_;
 
-    return ask('lease', $id, [ 10000, 0, @$tokens, @$requests, $Since,
-                               @debt ]);
+    return ask('lease', $id,
+               numbers(10000, $Since, $tokens, $requests, @debt));
+}
+
+
+# fields of the key as numbers
+
+sub state {
+    my %fields = @{$Redis->call('HGETALL', $Key)};
+
+    return { map { $_ => [ unpack 'd<*', $fields{$_} ] } keys %fields };
 }
 
 
