@@ -76,8 +76,13 @@ sub http {
 
 
 sub mutations {
-    my @workers = $Nginx->workers;
     my ($before, $turn, $start) = (undef, 0, time);
+    my @workers;
+
+    LlmRedis::await('all workers are there', sub {
+        @workers = $Nginx->workers;
+        @workers == $Workers
+    });
 
     while ($Fake->count < $Mutations) {
 
