@@ -175,6 +175,10 @@ ngx_int_t ngx_http_llm_share_answered(ngx_http_request_t *r,
 const char *ngx_http_llm_share_refusal(ngx_http_llm_charge_t *charge,
     const ngx_http_llm_take_t *take, const char **message);
 
+/* Redis says that it is taken: from here on it has to be ended */
+
+void ngx_http_llm_share_open(ngx_http_llm_share_t *share);
+
 /*
  * More tokens for a stream, taken as of ngx_http_llm_raise_t; *held is raised
  * by what is taken ahead when that is known, and a pause of the answer ends,
