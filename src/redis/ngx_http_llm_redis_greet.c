@@ -15,6 +15,8 @@ static void ngx_http_llm_redis_greet_word(ngx_http_llm_redis_link_t *link,
     ngx_http_llm_redis_done_pt done, const char *word, const ngx_str_t *one,
     const ngx_str_t *two);
 static void ngx_http_llm_redis_greet_probe(ngx_http_llm_redis_link_t *link);
+static ngx_http_llm_redis_link_t *ngx_http_llm_redis_greet_next(
+    ngx_http_llm_redis_call_t *call, const redisReply *reply);
 static void ngx_http_llm_redis_greeted(ngx_http_llm_redis_call_t *call,
     redisReply *reply);
 static void ngx_http_llm_redis_greeted_map(ngx_http_llm_redis_call_t *call,
@@ -166,8 +168,11 @@ ngx_http_llm_redis_greet_send(ngx_http_llm_redis_link_t *link,
 }
 
 
-static void
-ngx_http_llm_redis_greeted(ngx_http_llm_redis_call_t *call, redisReply *reply)
+/* the link that one more reply of the greeting came by; NULL: none did */
+
+static ngx_http_llm_redis_link_t *
+ngx_http_llm_redis_greet_next(ngx_http_llm_redis_call_t *call,
+    const redisReply *reply)
 {
     ngx_http_llm_redis_link_t  *link;
 
@@ -176,12 +181,23 @@ ngx_http_llm_redis_greeted(ngx_http_llm_redis_call_t *call, redisReply *reply)
     ngx_http_llm_redis_call_free(call);
 
     if (reply == NULL) {
-        return;
+        return NULL;
     }
 
     link->greetings--;
 
-    if (reply->type == REDIS_REPLY_ERROR) {
+    return link;
+}
+
+
+static void
+ngx_http_llm_redis_greeted(ngx_http_llm_redis_call_t *call, redisReply *reply)
+{
+    ngx_http_llm_redis_link_t  *link;
+
+    link = ngx_http_llm_redis_greet_next(call, reply);
+
+    if (link && reply->type == REDIS_REPLY_ERROR) {
         ngx_http_llm_redis_link_drop(link, "%s", reply->str);
     }
 }
@@ -195,17 +211,11 @@ ngx_http_llm_redis_greeted_map(ngx_http_llm_redis_call_t *call,
 {
     ngx_http_llm_redis_link_t  *link;
 
-    link = call->link;
+    link = ngx_http_llm_redis_greet_next(call, reply);
 
-    ngx_http_llm_redis_call_free(call);
-
-    if (reply == NULL) {
-        return;
+    if (link) {
+        (void) ngx_http_llm_redis_learn(link, reply);
     }
-
-    link->greetings--;
-
-    (void) ngx_http_llm_redis_learn(link, reply);
 }
 
 
@@ -217,15 +227,11 @@ ngx_http_llm_redis_greeted_probe(ngx_http_llm_redis_call_t *call,
 {
     ngx_http_llm_redis_link_t  *link;
 
-    link = call->link;
+    link = ngx_http_llm_redis_greet_next(call, reply);
 
-    ngx_http_llm_redis_call_free(call);
-
-    if (reply == NULL) {
+    if (link == NULL) {
         return;
     }
-
-    link->greetings--;
 
     if (link->greetings) {
         ngx_http_llm_redis_link_drop(link, "wrong reply");
