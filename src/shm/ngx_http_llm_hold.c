@@ -13,10 +13,6 @@ _Static_assert(sizeof(ngx_http_llm_hold_t) <= NGX_HTTP_LLM_KEY_CHUNK,
                "a hold fits a chunk");
 
 
-static void ngx_http_llm_hold_rate(ngx_llm_rate_t *rate,
-    const ngx_http_llm_key_t *key, int64_t burst);
-
-
 const int64_t  ngx_http_llm_hold_nothing[NGX_HTTP_LLM_BUDGETS];
 
 
@@ -28,11 +24,11 @@ ngx_http_llm_hold_begin_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 
     /* first, or the key might be dropped to make room for its own hold */
 
-    ngx_http_llm_key_hold_locked(take->zone, take->key);
+    ngx_http_llm_key_hold_locked(take->key, now_ns);
 
     hold = ngx_http_llm_key_alloc_locked(take, now_ns);
     if (hold == NULL) {
-        ngx_http_llm_key_release_locked(take->zone, take->key);
+        ngx_http_llm_key_release_locked(take->zone, take->key, now_ns);
         return NULL;
     }
 
@@ -53,7 +49,8 @@ ngx_http_llm_hold_begin_locked(ngx_http_llm_take_t *take, int64_t now_ns)
         }
     }
 
-    ngx_queue_insert_head(&take->zone->sh->holds, &hold->queue);
+    ngx_queue_insert_head(&ngx_http_llm_zone_stock(take->zone)->holds,
+                          &hold->queue);
 
     return hold;
 }
@@ -82,7 +79,7 @@ ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
 
     bucket = &key->buckets[NGX_HTTP_LLM_TOKENS];
 
-    ngx_http_llm_hold_rate(&rate, key, raise->burst);
+    rate = ngx_http_llm_key_rate(key, NGX_HTTP_LLM_TOKENS, raise->burst);
 
     level = ngx_llm_bucket_level(bucket, &rate, now_ns) - raise->need;
 
@@ -122,7 +119,7 @@ ngx_http_llm_zone_refunded(ngx_http_llm_zone_t *zone,
 
     ngx_shmtx_lock(&zone->shpool->mutex);
 
-    ngx_http_llm_hold_rate(&rate, key, raise->burst);
+    rate = ngx_http_llm_key_rate(key, NGX_HTTP_LLM_TOKENS, raise->burst);
 
     raise->delay_ns = ngx_llm_bucket_delay(&key->buckets[NGX_HTTP_LLM_TOKENS],
                                            &rate, 0, now_ns);
@@ -134,23 +131,13 @@ ngx_http_llm_zone_refunded(ngx_http_llm_zone_t *zone,
 }
 
 
-/* of tokens */
-
-static void
-ngx_http_llm_hold_rate(ngx_llm_rate_t *rate, const ngx_http_llm_key_t *key,
-    int64_t burst)
-{
-    rate->tokens = key->speeds[NGX_HTTP_LLM_TOKENS].tokens;
-    rate->period_ns = key->speeds[NGX_HTTP_LLM_TOKENS].period_ns;
-    rate->burst = burst;
-}
-
-
 ngx_uint_t
 ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
     const int64_t *costs, int64_t completion, int64_t now_ns)
 {
     ngx_uint_t  moved;
+
+    ngx_http_llm_key_touch(hold->key, now_ns);
 
     ngx_shmtx_lock(&zone->shpool->mutex);
 
@@ -208,28 +195,32 @@ ngx_uint_t
 ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_pid_t pid,
     int64_t now_ns)
 {
-    ngx_uint_t            dead, moved;
-    ngx_queue_t          *q, *next;
+    ngx_uint_t            dead, i, moved;
+    ngx_queue_t          *holds, *next, *q;
     ngx_http_llm_hold_t  *hold;
 
     moved = 0;
 
     ngx_shmtx_lock(&zone->shpool->mutex);
 
-    for (q = ngx_queue_head(&zone->sh->holds);
-         q != ngx_queue_sentinel(&zone->sh->holds);
-         q = next)
-    {
-        next = ngx_queue_next(q);
-        hold = ngx_queue_data(q, ngx_http_llm_hold_t, queue);
+    for (i = 0; i < NGX_HTTP_LLM_ZONE_STOCKS; i++) {
+        holds = &zone->sh->stocks[i].holds;
 
-        dead = (pid == NGX_INVALID_PID)
-               ? (hold->slot == ngx_process_slot && hold->pid != ngx_pid)
-               : (hold->pid == pid);
+        for (q = ngx_queue_head(holds);
+             q != ngx_queue_sentinel(holds);
+             q = next)
+        {
+            next = ngx_queue_next(q);
+            hold = ngx_queue_data(q, ngx_http_llm_hold_t, queue);
 
-        if (dead) {
-            moved |= ngx_http_llm_hold_end_locked(zone, hold,
-                                         ngx_http_llm_hold_nothing, now_ns);
+            dead = (pid == NGX_INVALID_PID)
+                   ? (hold->slot == ngx_process_slot && hold->pid != ngx_pid)
+                   : (hold->pid == pid);
+
+            if (dead) {
+                moved |= ngx_http_llm_hold_end_locked(zone, hold,
+                                          ngx_http_llm_hold_nothing, now_ns);
+            }
         }
     }
 
@@ -276,7 +267,7 @@ ngx_http_llm_hold_end_locked(ngx_http_llm_zone_t *zone,
 
     ngx_queue_remove(&hold->queue);
 
-    ngx_http_llm_key_release_locked(zone, key);
+    ngx_http_llm_key_release_locked(zone, key, now_ns);
 
     ngx_http_llm_key_free_locked(zone, hold);
 

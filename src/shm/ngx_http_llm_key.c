@@ -8,13 +8,26 @@
 #include "ngx_http_llm_key.h"
 
 
+/* keys of a slot that are looked at ahead of the lock; few slots have more */
+#define NGX_HTTP_LLM_KEY_GUESS     4
+
 /* least recently used keys that are looked at for one with full budgets */
 #define NGX_HTTP_LLM_KEY_LOOK      8
 
-#define NGX_HTTP_LLM_KEY_QUIET_NS  ((int64_t) 60 * 1000 * 1000 * 1000)
+#define NGX_HTTP_LLM_KEY_NS        ((int64_t) 1000 * 1000 * 1000)
+
+#define NGX_HTTP_LLM_KEY_QUIET_NS  (60 * NGX_HTTP_LLM_KEY_NS)
 
 /* 63 years: more is never carried over to another speed */
 #define NGX_HTTP_LLM_KEY_AHEAD_NS  2e18
+
+
+#define ngx_http_llm_key_read(slot)                                           \
+    (*(ngx_http_llm_key_t *volatile *) (slot))
+
+/* never 0 */
+#define ngx_http_llm_key_second(now_ns)                                       \
+    ((uint32_t) ((now_ns) / NGX_HTTP_LLM_KEY_NS) + 1)
 
 
 _Static_assert(sizeof(ngx_http_llm_key_t) <= NGX_HTTP_LLM_KEY_CHUNK,
@@ -47,16 +60,51 @@ ngx_http_llm_key_slots(size_t zone_bytes)
 
 
 void
-ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone, const u_char *digest)
+ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone, const u_char *digest,
+    int64_t now_ns)
 {
-    __builtin_prefetch(ngx_http_llm_key_slot(zone, digest));
+    ngx_uint_t           i;
+    ngx_http_llm_key_t  *key;
+
+    key = ngx_http_llm_key_read(ngx_http_llm_key_slot(zone, digest));
+
+    for (i = 0; i < NGX_HTTP_LLM_KEY_GUESS; i++) {
+
+        /* it is being changed: any word, but none outside is looked at */
+
+        if ((u_char *) key < zone->shpool->start
+            || (u_char *) key > zone->shpool->end - NGX_HTTP_LLM_KEY_CHUNK)
+        {
+            return;
+        }
+
+        if (ngx_memcmp(key->digest, digest, NGX_HTTP_LLM_KEY_DIGEST) == 0) {
+            ngx_http_llm_key_touch(key, now_ns);
+            return;
+        }
+
+        key = ngx_http_llm_key_read(&key->next);
+    }
 }
 
 
-/*
- * Of many keys none is in a cache: what a hold on it takes is fetched while
- * the costs are reckoned.
- */
+/* reading waits for the line here, and not where others wait, too */
+
+void
+ngx_http_llm_key_touch(ngx_http_llm_key_t *key, int64_t now_ns)
+{
+    uint32_t  listed_s;
+
+    __builtin_prefetch(key, 1);
+
+    listed_s = *(volatile uint32_t *) &key->listed_s;
+
+    if (listed_s && listed_s != ngx_http_llm_key_second(now_ns)) {
+        __builtin_prefetch(key->queue.prev, 1);
+        __builtin_prefetch(key->queue.next, 1);
+    }
+}
+
 
 ngx_http_llm_key_t *
 ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone, const u_char *digest)
@@ -65,15 +113,9 @@ ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone, const u_char *digest)
 
     key = *ngx_http_llm_key_slot(zone, digest);
 
-    while (key) {
-        __builtin_prefetch(key->speeds);
-
-        if (ngx_memcmp(key->digest, digest, NGX_HTTP_LLM_KEY_DIGEST) == 0) {
-            __builtin_prefetch(key->queue.prev, 1);
-            __builtin_prefetch(key->queue.next, 1);
-            break;
-        }
-
+    while (key
+           && ngx_memcmp(key->digest, digest, NGX_HTTP_LLM_KEY_DIGEST) != 0)
+    {
         key = key->next;
     }
 
@@ -90,7 +132,7 @@ ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone, const u_char *digest)
 
     ngx_memcpy(&start, digest, sizeof(uint32_t));
 
-    return &zone->sh->slots[start & (zone->sh->nslots - 1)];
+    return &zone->slots[start & (zone->nslots - 1)];
 }
 
 
@@ -113,7 +155,7 @@ ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     key->next = *slot;
     *slot = key;
 
-    ngx_queue_insert_head(&take->zone->sh->lru, &key->queue);
+    ngx_http_llm_key_used_locked(take->zone, key, now_ns);
 
     return key;
 }
@@ -123,31 +165,46 @@ ngx_uint_t
 ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
     const ngx_llm_rate_t *rate, int64_t now_ns)
 {
-    double                 ahead_ns;
-    ngx_llm_bucket_t      *bucket;
-    ngx_http_llm_speed_t  *speed;
+    double             ahead_ns;
+    ngx_llm_rate_t     old;
+    ngx_llm_bucket_t  *bucket;
 
-    bucket = &key->buckets[budget];
-    speed = &key->speeds[budget];
+    old = ngx_http_llm_key_rate(key, budget, 0);
 
-    if (speed->tokens == rate->tokens && speed->period_ns == rate->period_ns) {
+    if (old.tokens == rate->tokens && old.period_ns == rate->period_ns) {
         return 0;
     }
 
+    bucket = &key->buckets[budget];
     ahead_ns = ngx_llm_bucket_full_in(bucket, now_ns);
 
     if (ahead_ns > 0) {
-        ahead_ns *= (double) speed->tokens / speed->period_ns
+        ahead_ns *= (double) old.tokens / old.period_ns
                     * rate->period_ns / rate->tokens;
 
         bucket->tat_ns = now_ns + 1
                     + (int64_t) ngx_min(ahead_ns, NGX_HTTP_LLM_KEY_AHEAD_NS);
     }
 
-    speed->tokens = rate->tokens;
-    speed->period_ns = rate->period_ns;
+    key->tokens[budget] = rate->tokens;
+    key->period_s[budget] = (uint32_t) (rate->period_ns
+                                        / NGX_HTTP_LLM_KEY_NS);
 
     return 1;
+}
+
+
+ngx_llm_rate_t
+ngx_http_llm_key_rate(const ngx_http_llm_key_t *key, ngx_uint_t budget,
+    int64_t burst)
+{
+    ngx_llm_rate_t  rate;
+
+    rate.tokens = key->tokens[budget];
+    rate.period_ns = key->period_s[budget] * NGX_HTTP_LLM_KEY_NS;
+    rate.burst = burst;
+
+    return rate;
 }
 
 
@@ -157,9 +214,7 @@ ngx_http_llm_key_charge(ngx_http_llm_key_t *key, ngx_uint_t budget,
 {
     ngx_llm_rate_t  rate;
 
-    rate.tokens = key->speeds[budget].tokens;
-    rate.period_ns = key->speeds[budget].period_ns;
-    rate.burst = 0;
+    rate = ngx_http_llm_key_rate(key, budget, 0);
 
     ngx_llm_bucket_take(&key->buckets[budget], &rate, cost, now_ns);
 }
@@ -168,25 +223,37 @@ ngx_http_llm_key_charge(ngx_http_llm_key_t *key, ngx_uint_t budget,
 void *
 ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
-    void                    *chunk;
-    ngx_http_llm_zone_sh_t  *sh;
+    void                  *chunk;
+    ngx_uint_t             i;
+    ngx_http_llm_stock_t  *stock, *stocks;
 
-    sh = take->zone->sh;
+    stock = ngx_http_llm_zone_stock(take->zone);
 
-    if (sh->free == NULL) {
+    if (stock->free == NULL) {
         chunk = ngx_slab_alloc_locked(take->zone->shpool,
                                       NGX_HTTP_LLM_KEY_CHUNK);
         if (chunk) {
             return chunk;
         }
 
-        if (ngx_http_llm_key_evict_locked(take, now_ns) != NGX_OK) {
+        stocks = take->zone->sh->stocks;
+
+        for (i = 0; i < NGX_HTTP_LLM_ZONE_STOCKS; i++) {
+            if (stocks[i].free) {
+                stock = &stocks[i];
+                break;
+            }
+        }
+
+        if (stock->free == NULL
+            && ngx_http_llm_key_evict_locked(take, now_ns) != NGX_OK)
+        {
             return NULL;
         }
     }
 
-    chunk = sh->free;
-    sh->free = *(void **) chunk;
+    chunk = stock->free;
+    stock->free = *(void **) chunk;
 
     return chunk;
 }
@@ -195,40 +262,62 @@ ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 void
 ngx_http_llm_key_free_locked(ngx_http_llm_zone_t *zone, void *chunk)
 {
-    *(void **) chunk = zone->sh->free;
-    zone->sh->free = chunk;
+    ngx_http_llm_stock_t  *stock;
+
+    stock = ngx_http_llm_zone_stock(zone);
+
+    *(void **) chunk = stock->free;
+    stock->free = chunk;
 }
 
 
 void
-ngx_http_llm_key_touch_locked(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_key_t *key)
+ngx_http_llm_key_used_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_key_t *key, int64_t now_ns)
 {
-    if (key->holds == 0) {
-        ngx_queue_remove(&key->queue);
+    uint32_t  now_s;
+
+    now_s = ngx_http_llm_key_second(now_ns);
+
+    if (key->holds == 0 && key->listed_s != now_s) {
+        ngx_http_llm_key_unlist_locked(key);
+
+        key->listed_s = now_s;
         ngx_queue_insert_head(&zone->sh->lru, &key->queue);
     }
 }
 
 
 void
-ngx_http_llm_key_hold_locked(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_key_t *key)
+ngx_http_llm_key_hold_locked(ngx_http_llm_key_t *key, int64_t now_ns)
 {
-    if (key->holds++ == 0) {
-        ngx_queue_remove(&key->queue);
-        ngx_queue_init(&key->queue);
+    if (key->holds++ == 0
+        && key->listed_s != ngx_http_llm_key_second(now_ns))
+    {
+        ngx_http_llm_key_unlist_locked(key);
     }
 }
 
 
 void
 ngx_http_llm_key_release_locked(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_key_t *key)
+    ngx_http_llm_key_t *key, int64_t now_ns)
 {
     if (--key->holds == 0) {
         key->paced = 0;
-        ngx_queue_insert_head(&zone->sh->lru, &key->queue);
+        ngx_http_llm_key_used_locked(zone, key, now_ns);
+    }
+}
+
+
+void
+ngx_http_llm_key_unlist_locked(ngx_http_llm_key_t *key)
+{
+    if (key->listed_s) {
+        key->listed_s = 0;
+
+        ngx_queue_remove(&key->queue);
+        ngx_queue_init(&key->queue);
     }
 }
 
@@ -236,37 +325,50 @@ ngx_http_llm_key_release_locked(ngx_http_llm_zone_t *zone,
 static ngx_int_t
 ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
-    ngx_uint_t               i;
-    ngx_queue_t             *q;
-    ngx_http_llm_key_t      *key, *oldest, **slot;
-    ngx_http_llm_zone_sh_t  *sh;
+    ngx_uint_t               looked;
+    ngx_queue_t             *lru, *prev, *q;
+    ngx_http_llm_key_t      *idle, *key, *oldest, **slot;
 
-    sh = take->zone->sh;
+    idle = NULL;
+    oldest = NULL;
+    looked = 0;
 
-    if (ngx_queue_empty(&sh->lru)) {
+    lru = &take->zone->sh->lru;
+
+    for (q = ngx_queue_last(lru);
+         q != ngx_queue_sentinel(lru)
+         && idle == NULL && looked < NGX_HTTP_LLM_KEY_LOOK;
+         q = prev)
+    {
+        prev = ngx_queue_prev(q);
+        key = ngx_queue_data(q, ngx_http_llm_key_t, queue);
+
+        /* it comes back when it is used no more: found here at most once */
+
+        if (key->holds) {
+            ngx_http_llm_key_unlist_locked(key);
+            continue;
+        }
+
+        if (oldest == NULL) {
+            oldest = key;
+        }
+
+        if (ngx_http_llm_key_idle(key, now_ns)) {
+            idle = key;
+        }
+
+        looked++;
+    }
+
+    if (oldest == NULL) {
         ngx_http_llm_key_note_locked(take, NGX_HTTP_LLM_ZONE_FULL, now_ns);
         return NGX_DECLINED;
     }
 
-    q = ngx_queue_last(&sh->lru);
-    oldest = ngx_queue_data(q, ngx_http_llm_key_t, queue);
-    key = oldest;
+    key = idle;
 
-    for (i = 1; i < NGX_HTTP_LLM_KEY_LOOK; i++) {
-        if (ngx_http_llm_key_idle(key, now_ns)) {
-            break;
-        }
-
-        q = ngx_queue_prev(q);
-
-        if (q == ngx_queue_sentinel(&sh->lru)) {
-            break;
-        }
-
-        key = ngx_queue_data(q, ngx_http_llm_key_t, queue);
-    }
-
-    if (!ngx_http_llm_key_idle(key, now_ns)) {
+    if (key == NULL) {
         key = oldest;
         ngx_http_llm_key_note_locked(take, NGX_HTTP_LLM_ZONE_DROPPED, now_ns);
     }

@@ -20,13 +20,18 @@
 
 
 /* of all that lies in a zone: keys, holds, and what holds them */
-#define NGX_HTTP_LLM_ZONE_VERSION  5
+#define NGX_HTTP_LLM_ZONE_VERSION  6
 
 /* models whose answers a key remembers */
 #define NGX_HTTP_LLM_KEY_MODELS    4
 
 /* of a key, and of a hold: one makes room for one */
 #define NGX_HTTP_LLM_KEY_CHUNK     128
+
+/* processes of the same slot modulo this have one */
+#define NGX_HTTP_LLM_ZONE_STOCKS   16
+
+#define NGX_HTTP_LLM_CACHE_LINE    64
 
 
 typedef struct {
@@ -38,38 +43,51 @@ typedef struct {
 } ngx_http_llm_lesson_t;
 
 
-/* a rate without its burst */
-
-typedef struct {
-    int64_t                 tokens;
-    int64_t                 period_ns;
-} ngx_http_llm_speed_t;
-
-
 /* two cache lines: what finds it and what is counted, what is looked up */
 
 struct ngx_http_llm_key_s {
     /* the next one in the same slot of the table */
     ngx_http_llm_key_t     *next;
 
-    /* in the LRU, as long as there are no holds; then holds that sleep */
+    /* in the LRU, where listed_s says so; otherwise holds that sleep */
     ngx_queue_t             queue;
 
     u_char                  digest[NGX_HTTP_LLM_KEY_DIGEST];
 
-    uint32_t                holds:24;
+    uint32_t                holds;
+
+    /*
+     * buckets count time: what that is in tokens is said by the speed, a rate
+     * without its burst
+     */
+    ngx_llm_bucket_t        buckets[NGX_HTTP_LLM_BUDGETS];
+    int64_t                 tokens[NGX_HTTP_LLM_BUDGETS];
+    uint32_t                period_s[NGX_HTTP_LLM_BUDGETS];
+
+    /* the second in which it came to the head of the LRU; 0: is not there */
+    uint32_t                listed_s;
 
     /* streams pause for it; counts, in a circle, what was given back since */
     uint32_t                paced:1;
-    uint32_t                refunds:7;
-
-    /* buckets count time: what that is in tokens is said by the speeds */
-    ngx_llm_bucket_t        buckets[NGX_HTTP_LLM_BUDGETS];
-    ngx_http_llm_speed_t    speeds[NGX_HTTP_LLM_BUDGETS];
+    uint32_t                refunds:31;
 
     /* the one learned last comes first */
     ngx_http_llm_lesson_t   lessons[NGX_HTTP_LLM_KEY_MODELS];
 };
+
+
+/*
+ * What belongs to a process: on a line of its own, and so are the chunks that
+ * it uses again and again, for what another core has written last takes longer
+ * to come than all the work on it.
+ */
+
+typedef struct {
+    ngx_queue_t             holds;
+
+    /* chunks of former holds, for new ones and for keys; linked by first */
+    void                   *free;
+} __attribute__((aligned(NGX_HTTP_LLM_CACHE_LINE))) ngx_http_llm_stock_t;
 
 
 struct ngx_http_llm_zone_sh_s {
@@ -79,30 +97,42 @@ struct ngx_http_llm_zone_sh_s {
     ngx_uint_t              nslots;
     ngx_http_llm_key_t    **slots;
 
-    /* keys without holds, the most recently used one first */
-    ngx_queue_t             lru;
-
-    ngx_queue_t             holds;
+    ngx_http_llm_stock_t   *stocks;
 
     /* NULL: there has been none */
     ngx_http_llm_leases_t  *leases;
 
-    /* chunks of former holds, for new ones and for keys; linked by first */
-    void                   *free;
-
     /* when a note was given for the last time; 0: never */
     int64_t                 noted_ns;
+
+    /*
+     * keys without holds, the most recently used one first, to the second;
+     * and some with holds, which are taken off when they are found there
+     */
+    ngx_queue_t             lru;
 };
+
+
+#define ngx_http_llm_zone_stock(zone)                                         \
+    (&(zone)->sh->stocks[(ngx_uint_t) ngx_process_slot                        \
+                         % NGX_HTTP_LLM_ZONE_STOCKS])
 
 
 /* slots for as many keys as fit a zone of this size, roughly */
 
 ngx_uint_t ngx_http_llm_key_slots(size_t zone_bytes);
 
-/* what finding a key begins with is fetched, ahead of the lock */
+/*
+ * What finding a key and taking from it will touch is fetched, ahead of the
+ * lock: of many keys none is in a cache.  A guess that changes nothing.
+ */
 
 void ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone,
-    const u_char *digest);
+    const u_char *digest, int64_t now_ns);
+
+/* the same of a key with a hold */
+
+void ngx_http_llm_key_touch(ngx_http_llm_key_t *key, int64_t now_ns);
 
 /* NULL: there is no such key */
 
@@ -128,6 +158,11 @@ ngx_uint_t ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
 void ngx_http_llm_key_charge(ngx_http_llm_key_t *key, ngx_uint_t budget,
     int64_t cost, int64_t now_ns);
 
+/* the rate of a budget at its speed */
+
+ngx_llm_rate_t ngx_http_llm_key_rate(const ngx_http_llm_key_t *key,
+    ngx_uint_t budget, int64_t burst);
+
 /*
  * One chunk, if need be that of a key that is dropped.  What is given back is
  * kept for the next one: the slab takes longer than all the rest.
@@ -137,17 +172,24 @@ void *ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
 void ngx_http_llm_key_free_locked(ngx_http_llm_zone_t *zone, void *chunk);
 
-/* is the most recently used one; a key with holds always is */
+/*
+ * Is the most recently used one; a key with holds always is.  One that was
+ * used in the same second stays where it is: its neighbours, which no cache
+ * has, are left alone.
+ */
 
-void ngx_http_llm_key_touch_locked(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_key_t *key);
+void ngx_http_llm_key_used_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_key_t *key, int64_t now_ns);
 
 /* one hold more, one less: a key that has any is not dropped */
 
-void ngx_http_llm_key_hold_locked(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_key_t *key);
+void ngx_http_llm_key_hold_locked(ngx_http_llm_key_t *key, int64_t now_ns);
 void ngx_http_llm_key_release_locked(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_key_t *key);
+    ngx_http_llm_key_t *key, int64_t now_ns);
+
+/* not in the LRU any more: its queue is for holds that sleep */
+
+void ngx_http_llm_key_unlist_locked(ngx_http_llm_key_t *key);
 
 /* what its answers taught of a model; zero: nothing */
 

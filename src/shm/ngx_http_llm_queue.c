@@ -10,8 +10,6 @@
 
 static int64_t ngx_http_llm_queue_floor(ngx_http_llm_key_t *key,
     ngx_uint_t budget, int64_t now_ns);
-static void ngx_http_llm_queue_rate(ngx_llm_rate_t *rate,
-    const ngx_http_llm_hold_t *hold, ngx_uint_t budget);
 
 
 void
@@ -27,6 +25,7 @@ ngx_http_llm_queue_join_locked(ngx_http_llm_hold_t *hold,
 
     hold->asleep = 1;
 
+    ngx_http_llm_key_unlist_locked(hold->key);
     ngx_queue_insert_tail(&hold->key->queue, &hold->sleeper);
 }
 
@@ -60,7 +59,7 @@ ngx_http_llm_queue_refund_locked(ngx_http_llm_key_t *key, ngx_uint_t budget,
 
     key->refunds += key->paced;
 
-    if (ngx_queue_empty(&key->queue)) {
+    if (key->listed_s || ngx_queue_empty(&key->queue)) {
         ngx_http_llm_key_charge(key, budget, -tokens, now_ns);
         return key->paced;
     }
@@ -112,7 +111,7 @@ ngx_http_llm_queue_floor(ngx_http_llm_key_t *key, ngx_uint_t budget,
             continue;
         }
 
-        ngx_http_llm_queue_rate(&rate, hold, budget);
+        rate = ngx_http_llm_key_rate(key, budget, hold->bursts[budget]);
         ngx_llm_bucket_take(&full, &rate, hold->costs[budget], now_ns);
     }
 
@@ -139,6 +138,10 @@ ngx_http_llm_queue_move_locked(ngx_http_llm_key_t *key, ngx_uint_t budget,
     ngx_llm_bucket_t      bucket;
     ngx_http_llm_hold_t  *hold;
 
+    if (key->listed_s) {
+        return 0;
+    }
+
     moved = 0;
     bucket = key->buckets[budget];
 
@@ -152,7 +155,7 @@ ngx_http_llm_queue_move_locked(ngx_http_llm_key_t *key, ngx_uint_t budget,
             continue;
         }
 
-        ngx_http_llm_queue_rate(&rate, hold, budget);
+        rate = ngx_http_llm_key_rate(key, budget, hold->bursts[budget]);
 
         start_ns = now_ns + ngx_llm_bucket_delay(&bucket, &rate, 0, now_ns);
 
@@ -168,14 +171,4 @@ ngx_http_llm_queue_move_locked(ngx_http_llm_key_t *key, ngx_uint_t budget,
     }
 
     return moved;
-}
-
-
-static void
-ngx_http_llm_queue_rate(ngx_llm_rate_t *rate, const ngx_http_llm_hold_t *hold,
-    ngx_uint_t budget)
-{
-    rate->tokens = hold->key->speeds[budget].tokens;
-    rate->period_ns = hold->key->speeds[budget].period_ns;
-    rate->burst = hold->bursts[budget];
 }

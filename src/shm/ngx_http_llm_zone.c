@@ -23,8 +23,10 @@ static ngx_int_t ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
 static void ngx_http_llm_zone_undo_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
-static void ngx_http_llm_zone_report_locked(ngx_http_llm_take_t *take,
-    int64_t now_ns);
+static void ngx_http_llm_zone_copy_locked(ngx_http_llm_take_t *take,
+    ngx_llm_bucket_t *buckets, int64_t now_ns);
+static void ngx_http_llm_zone_report(ngx_http_llm_take_t *take,
+    const ngx_llm_bucket_t *buckets, int64_t now_ns);
 
 
 /* tells these zones from all others: its address is their tag */
@@ -53,6 +55,7 @@ ngx_http_llm_zone_init(ngx_shm_zone_t *shm_zone, void *data)
 {
     ngx_http_llm_zone_t  *old = data;
 
+    ngx_uint_t               i;
     ngx_slab_pool_t         *shpool;
     ngx_http_llm_zone_t     *zone;
     ngx_http_llm_zone_sh_t  *sh;
@@ -82,8 +85,17 @@ ngx_http_llm_zone_init(ngx_shm_zone_t *shm_zone, void *data)
         return NGX_ERROR;
     }
 
+    sh->stocks = ngx_slab_calloc(shpool, NGX_HTTP_LLM_ZONE_STOCKS
+                                         * sizeof(ngx_http_llm_stock_t));
+    if (sh->stocks == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < NGX_HTTP_LLM_ZONE_STOCKS; i++) {
+        ngx_queue_init(&sh->stocks[i].holds);
+    }
+
     ngx_queue_init(&sh->lru);
-    ngx_queue_init(&sh->holds);
 
     sh->version = NGX_HTTP_LLM_ZONE_VERSION;
 
@@ -91,6 +103,8 @@ ngx_http_llm_zone_init(ngx_shm_zone_t *shm_zone, void *data)
 
     zone->sh = sh;
     zone->shpool = shpool;
+    zone->nslots = sh->nslots;
+    zone->slots = sh->slots;
 
     return NGX_OK;
 }
@@ -127,6 +141,8 @@ ngx_http_llm_zone_reuse(ngx_http_llm_zone_t *zone, ngx_http_llm_zone_t *old)
 
     zone->sh = old->sh;
     zone->shpool = old->shpool;
+    zone->nslots = old->nslots;
+    zone->slots = old->slots;
 
     return NGX_OK;
 }
@@ -150,10 +166,12 @@ ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
 {
     ngx_int_t             rc;
     ngx_uint_t            i;
+    ngx_llm_bucket_t      buckets[NGX_HTTP_LLM_MAX_ZONES][NGX_HTTP_LLM_BUDGETS];
     ngx_http_llm_zone_t  *sorted[NGX_HTTP_LLM_MAX_ZONES];
 
     for (i = 0; i < n; i++) {
-        ngx_http_llm_key_prefetch(takes[i].zone, takes[i].digest);
+        ngx_http_llm_key_prefetch(takes[i].zone, takes[i].digest,
+                                  now_ns);
     }
 
     ngx_http_llm_zone_sort(sorted, takes, n);
@@ -180,11 +198,15 @@ ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
             ngx_http_llm_zone_undo_locked(&takes[i], now_ns);
         }
 
-        ngx_http_llm_zone_report_locked(&takes[i], now_ns);
+        ngx_http_llm_zone_copy_locked(&takes[i], buckets[i], now_ns);
     }
 
-    while (n--) {
-        ngx_shmtx_unlock(&sorted[n]->shpool->mutex);
+    for (i = n; i > 0; i--) {
+        ngx_shmtx_unlock(&sorted[i - 1]->shpool->mutex);
+    }
+
+    for (i = 0; i < n; i++) {
+        ngx_http_llm_zone_report(&takes[i], buckets[i], now_ns);
     }
 
     return rc;
@@ -353,25 +375,37 @@ ngx_http_llm_zone_undo_locked(ngx_http_llm_take_t *take, int64_t now_ns)
         take->hold = NULL;
 
     } else if (take->key) {
-        ngx_http_llm_key_touch_locked(take->zone, take->key);
+        ngx_http_llm_key_used_locked(take->zone, take->key, now_ns);
     }
 }
 
 
+/* what the report tells of, as it is now */
+
 static void
-ngx_http_llm_zone_report_locked(ngx_http_llm_take_t *take, int64_t now_ns)
+ngx_http_llm_zone_copy_locked(ngx_http_llm_take_t *take,
+    ngx_llm_bucket_t *buckets, int64_t now_ns)
 {
-    ngx_uint_t           b;
-    ngx_http_llm_key_t  *key;
-
-    key = take->key;
-
-    if (key == NULL) {
+    if (take->key == NULL) {
         return;
     }
 
     if (take->leased) {
         ngx_http_llm_lease_report_locked(take, now_ns);
+        return;
+    }
+
+    ngx_memcpy(buckets, take->key->buckets, sizeof(take->key->buckets));
+}
+
+
+static void
+ngx_http_llm_zone_report(ngx_http_llm_take_t *take,
+    const ngx_llm_bucket_t *buckets, int64_t now_ns)
+{
+    ngx_uint_t  b;
+
+    if (take->key == NULL || take->leased) {
         return;
     }
 
@@ -383,8 +417,8 @@ ngx_http_llm_zone_report_locked(ngx_http_llm_take_t *take, int64_t now_ns)
             continue;
         }
 
-        take->level[b] = ngx_llm_bucket_level(&key->buckets[b],
-                                              &take->rates[b], now_ns);
-        take->full_ns[b] = ngx_llm_bucket_full_in(&key->buckets[b], now_ns);
+        take->level[b] = ngx_llm_bucket_level(&buckets[b], &take->rates[b],
+                                              now_ns);
+        take->full_ns[b] = ngx_llm_bucket_full_in(&buckets[b], now_ns);
     }
 }

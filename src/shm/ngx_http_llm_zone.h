@@ -13,9 +13,9 @@
  * A key is known by the SHA-1 of its value and takes 128 bytes; a hold takes
  * 128 more as long as its request lasts: some 7,700 of them in a megabyte.
  * A key with holds is never dropped.  When the zone is full, a key whose
- * budgets are full again goes first, then the least recently used one; when
- * every key has holds, new keys and more holds are refused until a request
- * ends.
+ * budgets are full again goes first, then the least recently used one, to the
+ * second; when every key has holds, new keys and more holds are refused until
+ * a request ends.
  */
 
 
@@ -54,6 +54,10 @@ typedef struct {
     ngx_http_llm_zone_sh_t     *sh;
     ngx_slab_pool_t            *shpool;
     ngx_shm_zone_t             *shm_zone;
+
+    /* of sh, from where they would be fetched each time */
+    ngx_uint_t                  nslots;
+    ngx_http_llm_key_t        **slots;
 
     /* the key's expression: a reload may not change it */
     ngx_str_t                   key;

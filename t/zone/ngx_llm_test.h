@@ -32,6 +32,9 @@
 /* of a process that is none */
 #define NGX_LLM_TEST_DEAD      1
 
+/* of processes that use the zones; more than have a stock of their own */
+#define NGX_LLM_TEST_SLOTS     20
+
 
 typedef __int128  ngx_llm_test_wide_t;
 
@@ -101,6 +104,8 @@ typedef enum {
     NGX_LLM_TEST_SEEN_KEEP,
     NGX_LLM_TEST_SEEN_REAP,
     NGX_LLM_TEST_SEEN_FULL,
+    NGX_LLM_TEST_SEEN_IDLE,
+    NGX_LLM_TEST_SEEN_OLDEST,
     NGX_LLM_TEST_SEEN
 } ngx_llm_test_seen_e;
 
@@ -111,6 +116,10 @@ extern uint64_t  ngx_llm_test_seen[];
 /* one life: life->broken says what went wrong, and where */
 
 void ngx_llm_test_live(ngx_llm_test_life_t *life);
+
+/* a life of many keys, behind all others: who makes room for whom */
+
+void ngx_llm_test_order(ngx_llm_test_life_t *life, ngx_uint_t steps);
 
 /* the same of the bucket that never rounds */
 

@@ -37,6 +37,8 @@ ngx_llm_test_live(ngx_llm_test_life_t *life)
     ngx_llm_test_begin(life);
 
     while (life->step++ < NGX_LLM_TEST_STEPS && life->broken == NULL) {
+        ngx_process_slot = ngx_llm_test_to(life, NGX_LLM_TEST_SLOTS);
+
         ngx_llm_test_clock(life);
         ngx_llm_test_wake(life);
 
@@ -537,6 +539,7 @@ ngx_llm_test_crowd(ngx_llm_test_life_t *life)
         }
 
         crowd[n] = takes[0].hold;
+        ngx_process_slot = ngx_llm_test_to(life, NGX_LLM_TEST_SLOTS);
     }
 
     /* a key that was made in vain makes room for one hold more */
@@ -552,6 +555,13 @@ ngx_llm_test_crowd(ngx_llm_test_life_t *life)
     if (n == 1024 || !takes[0].refused || n < 64) {
         life->broken = "a zone is never full, or soon";
         return;
+    }
+
+    for (i = 0; i < NGX_HTTP_LLM_ZONE_STOCKS; i++) {
+        if (life->zones[0].sh->stocks[i].free) {
+            life->broken = "a zone is full beside memory that is free";
+            return;
+        }
     }
 
     ngx_llm_test_seen[NGX_LLM_TEST_SEEN_FULL]++;

@@ -27,6 +27,9 @@
  * back there are no windows: such lives have the first property only.)
  *
  * All or nothing.  A request that is refused has changed nothing.
+ *
+ * Behind that, many keys: the one that makes room is the one that was not
+ * used for longest, or one of the oldest whose budgets are full.
  */
 
 
@@ -135,6 +138,15 @@ ngx_llm_test_init_module(ngx_cycle_t *cycle)
 
     printf("# %d lives:", (int) i);
 
+    if (failed == 0) {
+        ngx_memzero(&life, sizeof(ngx_llm_test_life_t));
+
+        life.random = tcf->seed;
+        life.zones = tcf->zones;
+
+        ngx_llm_test_order(&life, tcf->lives / 4);
+    }
+
     rare = 0;
 
     for (i = 0; i < NGX_LLM_TEST_SEEN; i++) {
@@ -143,17 +155,24 @@ ngx_llm_test_init_module(ngx_cycle_t *cycle)
     }
 
     printf(" (admitted, refused, slept, moved up, left asleep, raised,"
-           " settled, kept, reaped, full)\n");
+           " settled, kept, reaped, full, dropped idle, dropped)\n");
 
     printf("%sok 1 - zones keep their budgets in %d random lives\n",
            failed ? "not " : "", (int) tcf->lives);
 
     /* a test that never gets anywhere proves nothing */
 
-    printf("%sok 2 - and all kinds of steps are among them\n1..2\n",
+    printf("%sok 2 - and all kinds of steps are among them\n",
            rare ? "not " : "");
 
-    exit(failed != 0 || rare != 0);
+    if (life.broken) {
+        printf("# step %d: %s\n", (int) life.step, life.broken);
+    }
+
+    printf("%sok 3 - what was not used for longest makes room, to the second\n"
+           "1..3\n", life.broken ? "not " : "");
+
+    exit(failed != 0 || rare != 0 || life.broken);
 }
 
 
