@@ -121,14 +121,21 @@ sim_fault_stream(sim_req_t *r)
         break;
 
     case SIM_FAULT_MIDEVENT:
+    case SIM_FAULT_MIDEVENT_RESET:
         r->half = 1;
         r->dialect->token(r, r->made);
-        sim_req_spoiled(r, 0);
+        sim_req_spoiled(r, r->order.fault == SIM_FAULT_MIDEVENT_RESET);
         break;
 
     case SIM_FAULT_BADCHUNK:
         sim_wire_raw(r, "zz\r\n", 4);
         sim_req_spoiled(r, 0);
+        break;
+
+    case SIM_FAULT_MIDCHUNK:
+    case SIM_FAULT_MIDCHUNK_RESET:
+        sim_wire_raw(r, "1f\r", 3);
+        sim_req_spoiled(r, r->order.fault == SIM_FAULT_MIDCHUNK_RESET);
         break;
 
     case SIM_FAULT_END:
@@ -161,14 +168,17 @@ sim_fault_answer(sim_req_t *r)
         break;
 
     case SIM_FAULT_BADCHUNK:
+    case SIM_FAULT_MIDCHUNK:
+    case SIM_FAULT_MIDCHUNK_RESET:
     case SIM_FAULT_END:
         sim_fault_half_answer(r);
         sim_fault_stream(r);
         break;
 
     case SIM_FAULT_MIDEVENT:
+    case SIM_FAULT_MIDEVENT_RESET:
         sim_fault_half_answer(r);
-        sim_req_spoiled(r, 0);
+        sim_req_spoiled(r, r->order.fault == SIM_FAULT_MIDEVENT_RESET);
         break;
 
     case SIM_FAULT_COMMENTS:
@@ -201,6 +211,8 @@ sim_fault_half_answer(sim_req_t *r)
     length = (int64_t) b->len;
 
     if (r->order.fault == SIM_FAULT_BADCHUNK
+        || r->order.fault == SIM_FAULT_MIDCHUNK
+        || r->order.fault == SIM_FAULT_MIDCHUNK_RESET
         || r->order.fault == SIM_FAULT_END)
     {
         length = SIM_NONE;

@@ -23,7 +23,8 @@ typedef enum {
     SIM_ORDER_MS,
     SIM_ORDER_CHOICE,
     SIM_ORDER_POSITION,
-    SIM_ORDER_TEXT
+    SIM_ORDER_TEXT,
+    SIM_ORDER_BYTES                         /* %XX is one of them */
 } sim_order_type_e;
 
 typedef struct {
@@ -46,6 +47,8 @@ static int sim_order_next(str_t *in, str_t *key, str_t *value);
 static size_t sim_order_value(str_t in, size_t i);
 static const char *sim_order_word(int *field, str_t value,
     const sim_order_word_t *word);
+static void sim_order_bytes(buf_t *b, str_t value);
+static int sim_order_hex(char c);
 
 
 static const sim_order_word_t  sim_order_faults[] = {
@@ -57,7 +60,10 @@ static const sim_order_word_t  sim_order_faults[] = {
     { "error-stay", SIM_FAULT_ERROR_STAY },
     { "filter",     SIM_FAULT_FILTER },
     { "midevent",   SIM_FAULT_MIDEVENT },
+    { "midevent-reset", SIM_FAULT_MIDEVENT_RESET },
     { "badchunk",   SIM_FAULT_BADCHUNK },
+    { "midchunk",   SIM_FAULT_MIDCHUNK },
+    { "midchunk-reset", SIM_FAULT_MIDCHUNK_RESET },
     { "end",        SIM_FAULT_END },
     { NULL, 0 }
 };
@@ -98,6 +104,9 @@ static const sim_order_key_t  sim_order_keys[] = {
     { "retry_after", SIM_ORDER_MS, sim_order_offset(retry_after), NULL },
     { "tokens", SIM_ORDER_COUNT, sim_order_offset(tokens), NULL },
     { "words", SIM_ORDER_COUNT, sim_order_offset(words), NULL },
+    { "say", SIM_ORDER_BYTES, sim_order_offset(say), NULL },
+    { "line", SIM_ORDER_COUNT, sim_order_offset(line), NULL },
+    { "lines", SIM_ORDER_COUNT, sim_order_offset(lines), NULL },
     { "itl", SIM_ORDER_MS, sim_order_offset(itl_ms), NULL },
     { "ttft", SIM_ORDER_MS, sim_order_offset(ttft_ms), NULL },
     { "split", SIM_ORDER_COUNT, sim_order_offset(split), NULL },
@@ -304,6 +313,11 @@ sim_order_set(sim_order_t *o, str_t key, str_t value)
         buf_add((buf_t *) field, value.data, value.len);
         return NULL;
 
+    case SIM_ORDER_BYTES:
+        buf_clear((buf_t *) field);
+        sim_order_bytes((buf_t *) field, value);
+        return NULL;
+
     case SIM_ORDER_CHOICE:
         return sim_order_word((int *) field, value, k->words);
 
@@ -356,9 +370,48 @@ sim_order_word(int *field, str_t value, const sim_order_word_t *word)
 }
 
 
+static void
+sim_order_bytes(buf_t *b, str_t value)
+{
+    int     high, low;
+    char    c;
+    size_t  i;
+
+    for (i = 0; i < value.len; i++) {
+        c = value.data[i];
+
+        if (c == '%' && value.len - i > 2) {
+            high = sim_order_hex(value.data[i + 1]);
+            low = sim_order_hex(value.data[i + 2]);
+
+            if (high >= 0 && low >= 0) {
+                c = (char) (high << 4 | low);
+                i += 2;
+            }
+        }
+
+        buf_add(b, &c, 1);
+    }
+}
+
+
+static int
+sim_order_hex(char c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+
+    c |= 0x20;
+
+    return (c >= 'a' && c <= 'f') ? c - 'a' + 10 : -1;
+}
+
+
 void
 sim_order_free(sim_order_t *o)
 {
+    buf_free(&o->say);
     buf_free(&o->usage);
     buf_free(&o->extra);
 }

@@ -207,6 +207,10 @@ sim_req_token(sim_req_t *r)
         r->first_us = loop_now_us;
     }
 
+    if (r->made == 1 && r->ask.stream && sim_mass_next(r)) {
+        return 1;
+    }
+
     if (r->made < r->length) {
 
         if (r->ask.stream) {

@@ -21,7 +21,7 @@
  * request at a time; what the client asks for is read from its JSON (ask.c)
  * and from the header X-LLM-Sim (order.c); a server (batch.c) decides when
  * its tokens come; a dialect (dialect_*.c) says what they look like; wire.c
- * frames that; request.c drives it all, fault.c spoils it.
+ * frames that; request.c drives it all, fault.c and mass.c spoil it.
  */
 
 #define SIM_BLOCK_TOKENS    512
@@ -50,7 +50,10 @@ typedef enum {
     SIM_FAULT_ERROR_STAY,
     SIM_FAULT_FILTER,
     SIM_FAULT_MIDEVENT,
+    SIM_FAULT_MIDEVENT_RESET,
     SIM_FAULT_BADCHUNK,
+    SIM_FAULT_MIDCHUNK,
+    SIM_FAULT_MIDCHUNK_RESET,
     SIM_FAULT_END
 } sim_fault_e;
 
@@ -143,9 +146,12 @@ typedef struct {
     int64_t               bom;
     int64_t               length;
     int64_t               tool;
+    int64_t               line;             /* bytes of one more event */
+    int64_t               lines;            /* of data, in one more event */
     double                itl_ms;
     double                ttft_ms;
     double                retry_after;
+    buf_t                 say;
     buf_t                 usage;
     buf_t                 extra;
 } sim_order_t;
@@ -202,6 +208,7 @@ struct sim_req_s {
     uint64_t              length;           /* content events to make */
     uint64_t              made;
     uint64_t              sequence;         /* of events, where numbered */
+    uint64_t              mass;             /* of order.line(s), made */
     uint64_t              body_bytes;       /* before gzip and chunks */
     uint64_t              gzip_bytes;
     uint32_t              crc;
@@ -303,6 +310,9 @@ void sim_order_free(sim_order_t *o);
 int sim_fault_due(const sim_req_t *r);
 void sim_fault_fire(sim_req_t *r);
 int sim_fault_status(const sim_req_t *r, int usual);
+
+/* mass.c: the next piece of what is ordered by line or lines; 0: no more */
+int sim_mass_next(sim_req_t *r);
 
 /* batch.c */
 void sim_batch_init(sim_server_t *s);

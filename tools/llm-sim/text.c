@@ -35,12 +35,20 @@ sim_json(void)
 }
 
 
-/* "tok0", " tok1", ...; words=N cuts or fills each to N bytes */
+/*
+ * "tok0", " tok1", ...; words=N cuts or fills each to N bytes; say=TEXT stands
+ * in the JSON as it is
+ */
 
 static void
 sim_text_word(const sim_req_t *r, uint64_t token, buf_t *b)
 {
     size_t  start, words;
+
+    if (r->order.say.len) {
+        buf_add(b, r->order.say.data, r->order.say.len);
+        return;
+    }
 
     start = b->len;
 
