@@ -133,8 +133,8 @@ ngx_llm_api_by_content(ngx_llm_str_t data, ngx_llm_scratch_t *scratch)
     table.nrows = n;
     ctx.found = NGX_LLM_APIS;
 
-    if (ngx_llm_json_parse(&table, data.data, data.len, scratch,
-                           ngx_llm_dialect_tell, &ctx, &reason)
+    if (ngx_llm_json_parse_answer(&table, data.data, data.len, scratch,
+                                  ngx_llm_dialect_tell, &ctx, &reason)
         != NGX_LLM_OK)
     {
         return NULL;

@@ -211,8 +211,9 @@ ngx_llm_error_data(const ngx_llm_api_t *api, ngx_llm_str_t data,
         texts[i].len = 0;
     }
 
-    rc = ngx_llm_json_parse(&ngx_llm_error_table, data.data, data.len,
-                            scratch, ngx_llm_error_value, texts, &reason);
+    rc = ngx_llm_json_parse_answer(&ngx_llm_error_table, data.data, data.len,
+                                   scratch, ngx_llm_error_value, texts,
+                                   &reason);
 
     if (rc == NGX_LLM_OK && api->error_alike && data.data[0] == '{') {
 

@@ -53,8 +53,8 @@ ngx_llm_facts_read(ngx_llm_facts_t *facts, const ngx_llm_api_t *api,
         facts->counts[i] = -1;
     }
 
-    return ngx_llm_json_parse(&api->answer, doc.data, doc.len, scratch,
-                              ngx_llm_facts_value, facts, &reason);
+    return ngx_llm_json_parse_answer(&api->answer, doc.data, doc.len, scratch,
+                                     ngx_llm_facts_value, facts, &reason);
 }
 
 

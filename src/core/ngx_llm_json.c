@@ -112,6 +112,23 @@ ngx_llm_json_parse(const ngx_llm_json_table_t *table,
     const unsigned char *doc, size_t len, ngx_llm_scratch_t *scratch,
     ngx_llm_json_pt handler, void *data, const char **reason)
 {
+    /* yajl lets overlong forms and surrogates pass */
+
+    if (!ngx_llm_utf8_valid(doc, len)) {
+        *reason = "invalid UTF-8";
+        return NGX_LLM_INVALID;
+    }
+
+    return ngx_llm_json_parse_answer(table, doc, len, scratch, handler, data,
+                                     reason);
+}
+
+
+ngx_llm_rc_e
+ngx_llm_json_parse_answer(const ngx_llm_json_table_t *table,
+    const unsigned char *doc, size_t len, ngx_llm_scratch_t *scratch,
+    ngx_llm_json_pt handler, void *data, const char **reason)
+{
     ngx_llm_rc_e          rc;
     ngx_llm_json_walk_t   walk;
 
@@ -119,13 +136,6 @@ ngx_llm_json_parse(const ngx_llm_json_table_t *table,
 
     if (len == 0) {
         *reason = "empty document";
-        return NGX_LLM_INVALID;
-    }
-
-    /* yajl lets overlong forms and surrogates pass */
-
-    if (!ngx_llm_utf8_valid(doc, len)) {
-        *reason = "invalid UTF-8";
         return NGX_LLM_INVALID;
     }
 
@@ -177,7 +187,7 @@ ngx_llm_json_run(ngx_llm_json_walk_t *walk)
 
     walk->yajl = yajl_alloc(&ngx_llm_json_callbacks, &funcs, walk);
 
-    /* done above, and stricter */
+    /* of a request it is done above, and stricter */
 
     yajl_config(walk->yajl, yajl_dont_validate_strings, 1);
 

@@ -91,6 +91,16 @@ ngx_llm_rc_e ngx_llm_json_parse(const ngx_llm_json_table_t *table,
     ngx_llm_json_pt handler, void *data, const char **reason);
 
 /*
+ * The same for what a model server says: strings may hold bytes that are no
+ * UTF-8, such as half of a character at the end of a token.  Clients read
+ * them as U+FFFD.
+ */
+
+ngx_llm_rc_e ngx_llm_json_parse_answer(const ngx_llm_json_table_t *table,
+    const unsigned char *doc, size_t len, ngx_llm_scratch_t *scratch,
+    ngx_llm_json_pt handler, void *data, const char **reason);
+
+/*
  * A number as a count of tokens: a non-negative integer, or one written with
  * a zero fraction or exponent ("1e3", "12.0").  NGX_LLM_INVALID otherwise
  * (negative, fraction, above NGX_LLM_MAX_TOKENS).

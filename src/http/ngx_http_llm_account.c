@@ -145,7 +145,8 @@ ngx_http_llm_account_why(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     if (ctx->relay
         && ctx->relay->stream
-        && ngx_http_llm_relay_is_incomplete(ctx->relay))
+        && ngx_http_llm_relay_is_incomplete(ctx->relay)
+        && !ngx_http_llm_relay_is_unread(ctx->relay))
     {
         return NGX_HTTP_LLM_END_UPSTREAM_TRUNCATED;
     }

@@ -51,6 +51,9 @@ struct ngx_http_llm_relay_s {
     /* when something was sent last, as ngx_current_msec */
     ngx_msec_t          sent_ms;
 
+    /* answer.events when one could not be read, as the latest that came */
+    uint64_t            unread_events;
+
     /* a stream of events; otherwise one JSON answer */
     unsigned            stream:1;
 
@@ -121,6 +124,13 @@ ngx_uint_t ngx_http_llm_relay_can_end(ngx_http_request_t *r,
 
 ngx_uint_t ngx_http_llm_relay_is_incomplete(
     const ngx_http_llm_relay_t *relay);
+
+/*
+ * .. but its last event could not be read, and may have been the marker: if
+ * upstream ended properly, it is complete
+ */
+
+ngx_uint_t ngx_http_llm_relay_is_unread(const ngx_http_llm_relay_t *relay);
 
 /* reads what is held of an unfinished last event: upstream has ended */
 

@@ -39,8 +39,9 @@ ngx_http_llm_relay_last(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     relay->ended = 1;
 
-    if (ngx_http_llm_relay_is_incomplete(ctx->relay)) {
-
+    if (ngx_http_llm_relay_is_incomplete(relay)
+        && ctx->end != NGX_HTTP_LLM_END_DONE)
+    {
         if (relay->torn || !llcf->error_events) {
 
             /* never a clean end: the client must not take it for whole */
@@ -84,6 +85,15 @@ ngx_http_llm_relay_is_incomplete(const ngx_http_llm_relay_t *relay)
     return !relay->blind
            && relay->answer.api != NULL
            && !(relay->answer.seen & (NGX_LLM_EV_END|NGX_LLM_EV_ERROR));
+}
+
+
+ngx_uint_t
+ngx_http_llm_relay_is_unread(const ngx_http_llm_relay_t *relay)
+{
+    return (relay->answer.seen & NGX_LLM_EV_UNREAD)
+           && relay->answer.events == relay->unread_events
+           && !relay->torn;
 }
 
 

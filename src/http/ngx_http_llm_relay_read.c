@@ -11,6 +11,8 @@
 #include "ngx_http_llm_relay.h"
 
 
+static unsigned ngx_http_llm_relay_read(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, const u_char *event, size_t len);
 static ngx_llm_scratch_t *ngx_http_llm_relay_scratch(void);
 static void ngx_http_llm_relay_names(ngx_http_request_t *r,
     ngx_http_llm_relay_t *relay, const ngx_llm_names_t *names);
@@ -19,15 +21,23 @@ static void ngx_http_llm_relay_name(ngx_http_request_t *r, u_char **kept,
 
 
 /*
- * A part of an event that is too large to be read: it is content, and all of
- * its bytes bound what that comes to, unless usage still tells.
+ * An event that cannot be read, or a part of one that is too large: it is
+ * content, and all of its bytes bound what that comes to, unless usage still
+ * tells.
  */
 
 void
 ngx_http_llm_relay_unread(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     const u_char *p, size_t len)
 {
-    ngx_llm_text_add(&ctx->relay->answer.content, p, len);
+    ngx_http_llm_relay_t  *relay;
+
+    relay = ctx->relay;
+
+    relay->answer.seen |= NGX_LLM_EV_UNREAD;
+    relay->unread_events = relay->answer.events;
+
+    ngx_llm_text_add(&relay->answer.content, p, len);
 
     ngx_http_llm_clock_content(r, ctx);
 }
@@ -35,6 +45,22 @@ ngx_http_llm_relay_unread(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
 ngx_uint_t
 ngx_http_llm_relay_event(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    const u_char *event, size_t len)
+{
+    unsigned  bits;
+
+    bits = ngx_http_llm_relay_read(r, ctx, event, len);
+
+    if ((bits & (NGX_LLM_EV_UNREAD|NGX_LLM_EV_ERROR)) == NGX_LLM_EV_UNREAD) {
+        ngx_http_llm_relay_unread(r, ctx, event, len);
+    }
+
+    return ctx->strip_usage && (bits & NGX_LLM_EV_ONLY_USAGE);
+}
+
+
+static unsigned
+ngx_http_llm_relay_read(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     const u_char *event, size_t len)
 {
     unsigned               bits;
@@ -70,7 +96,7 @@ ngx_http_llm_relay_event(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         ngx_http_llm_relay_spend(r, ctx, bits);
     }
 
-    return ctx->strip_usage && (bits & NGX_LLM_EV_ONLY_USAGE);
+    return bits;
 }
 
 
@@ -134,9 +160,12 @@ ngx_http_llm_relay_finish(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     } else if (ngx_http_llm_relay_is_incomplete(ctx->relay)) {
 
-        /* some servers end without the blank line */
+        /*
+         * some servers end without the blank line; what cannot be read is
+         * half of an event
+         */
 
-        (void) ngx_http_llm_relay_event(r, ctx, held->pos, len);
+        (void) ngx_http_llm_relay_read(r, ctx, held->pos, len);
     }
 }
 

@@ -21,9 +21,18 @@ import { ask } from './lib/wire.mjs';
 
 const VERSIONS = ['HTTP/1.1', 'HTTP/2.0'];
 
+/* text that looks like a stream's own words, as it is in a JSON string */
+
+const WORDS = [
+    '\\"usage\\":{\\"completion_tokens\\":1,\\"output_tokens\\":1}',
+    '\\n\\ndata: [DONE]\\n\\n', '\\nevent: error\\ndata: {\\"error\\":{}}',
+    '\\"type\\":\\"message_stop\\" \\"done\\":true \\"is_end\\":true',
+];
+
 /*
  * order: what llm-sim is to do.  outcome, end: as above, and $llm_end.
- * usage: where it has the tokens from; "none" is not charged.  status: of
+ * usage: where it has the tokens from; "none" is not charged, and null not
+ * the same in all APIs.  status: of
  * the response, 200 where it is not given.  server: of lib/conf.mjs.  not:
  * APIs that have no such thing: lines of JSON end with LF, and Ollama does
  * not tell what was filtered.
@@ -43,6 +52,22 @@ const UPSTREAM = [
       outcome: 'complete', end: 'done', usage: 'estimate' },
     { order: 'tokens=6; gzip=1', gzip: true,
       outcome: 'complete', end: 'done', usage: 'none', status: 200 },
+    { order: 'tokens=6; gzip=lie',
+      outcome: 'complete', end: 'done', usage: 'none', status: 200 },
+
+    /* what is in the text is no matter of the stream's */
+    ...WORDS.map((say) => ({
+        order: `tokens=6; say=${encodeURIComponent(say)}`,
+        outcome: 'complete', end: 'done', usage: 'upstream', completion: 6,
+    })),
+    ...['%ff%fe', '%c0%80', '%ed%a0%80', '%e4%b8'].map((say) => ({
+        order: `tokens=6; say=${say}`,
+        outcome: 'complete', end: 'done', usage: 'upstream', completion: 6,
+    })),
+
+    /* no JSON; the Responses API repeats it in the event with its usage */
+    { order: 'tokens=6; say=%00', usage: null,
+      outcome: 'complete', end: 'done' },
     { order: 'fault=filter; at=3; tokens=9', not: ['ollama'],
       outcome: 'complete', end: 'content_filter', usage: 'upstream' },
 
@@ -59,7 +84,9 @@ const UPSTREAM = [
     })),
     { order: 'fault=stall; at=header', status: 504,
       outcome: 'status', end: 'first_token_timeout', usage: 'none' },
-    ...['reset', 'close', 'midevent', 'badchunk', 'end'].map((fault) => ({
+    ...['reset', 'close', 'midevent', 'midevent-reset', 'badchunk',
+        'midchunk', 'midchunk-reset', 'end', 'reset; http=1.0',
+        'close; http=1.0', 'midevent; http=1.0'].map((fault) => ({
         order: `fault=${fault}; at=first`, status: 502,
         outcome: 'status', end: 'upstream_error', usage: 'none',
     })),
@@ -73,8 +100,9 @@ const UPSTREAM = [
     })),
 
     /* after some of it: an error in the stream */
-    ...['reset', 'close', 'midevent', 'badchunk', 'end',
-        'close; http=1.0'].map((fault) => ({
+    ...['reset', 'close', 'midevent', 'midevent-reset', 'badchunk',
+        'midchunk', 'midchunk-reset', 'end', 'reset; http=1.0',
+        'close; http=1.0', 'midevent; http=1.0'].map((fault) => ({
         order: `fault=${fault}; at=3; tokens=9`,
         outcome: 'error', end: 'upstream_truncated', usage: 'estimate',
     })),
@@ -194,8 +222,9 @@ for (const want of UPSTREAM) {
 
             check(got, api, want, what);
 
-            const line = await book(part, name, version,
-                                    { end: want.end, usage: want.usage });
+            const line = await book(part, name, version, {
+                end: want.end, ...want.usage && { usage: want.usage },
+            });
 
             if (want.completion !== undefined) {
                 assert.equal(+line.completion, want.completion, what);
