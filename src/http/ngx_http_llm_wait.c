@@ -104,6 +104,9 @@ ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
 
     ngx_add_timer(&wait->timer, wait_ms);
 
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0, "llm wait: up to %Mms",
+                   wait_ms);
+
     ctx->wait = wait;
 
     return NGX_AGAIN;
