@@ -17,6 +17,7 @@ import { APIS, outcomeOf } from './lib/apis.mjs';
 import { LEDGER_BURST } from './lib/conf.mjs';
 import { parts, startParts } from './lib/parts.mjs';
 import { lastPromise, modulePromise } from './lib/scene.mjs';
+import { hold, idOf, until } from './lib/stage.mjs';
 import { ask } from './lib/wire.mjs';
 
 const VERSIONS = ['HTTP/1.1', 'HTTP/2.0'];
@@ -127,7 +128,7 @@ const USAGES = ['-1', '1e308', '9223372036854775808', '1.5', '"12"', 'null',
 
 const LEAVES = { 'HTTP/1.1': ['close', 'reset', 'half'],
                  'HTTP/2.0': ['close', 'reset'] };
-const AFTER = [0, 1, 2, 5, 8];
+const AFTER = Array.from({ length: 10 }, (_, i) => i);
 
 /* by key: the tokens of all lines in the log */
 const ledger = new Map();
@@ -263,6 +264,30 @@ for (const value of USAGES) {
 
 
 /*
+ * A usage that is told again takes the place of the one before, also where it
+ * is less; the budget is charged once.
+ */
+
+for (const [what, early] of [['again', [7, 6]], ['and less at last', [90, 80]],
+                             ['and more at last', [1, 1]]])
+{
+    modulePromise(`usage: told early, ${what}`, async (scene) => {
+        await each(async (name, api, version) => {
+            const part = scene.part(`${name}-${version}`);
+            const extra = JSON.stringify(api.early(api.usage(...early)));
+            const got = await request(part, name, version,
+                                      `tokens=6; extra=${extra}`);
+
+            check(got, api, { outcome: 'complete' }, `${name}, ${version}`);
+            await book(part, name, version, {
+                end: 'done', usage: 'upstream', prompt: 7, completion: 6,
+            });
+        });
+    });
+}
+
+
+/*
  * A client that has left sees nothing more; what it is charged for depends on
  * what it was in time for.  The answer is so long that also a client that is
  * slow to leave does so in its middle.
@@ -278,9 +303,10 @@ for (const after of AFTER) {
             LEAVES[version].map(async (leave) => {
                 const part = scene.part(`${name}-${version}-${leave}`);
                 const got = await request(part, name, version,
-                                          'tokens=400; itl=40',
-                                          { server: 'ledgerLong', leave,
-                                            after });
+                                          'tokens=400; itl=40', {
+                    server: 'ledgerLong', leave, after,
+                    when: after === 0 ? () => idOf(part) : null,
+                });
                 const what = `${name}, ${version}, ${leave}`;
 
                 assert.ok(got.left, what);
@@ -299,6 +325,78 @@ for (const after of AFTER) {
 }
 
 
+/* all of the text is there, and the line with the usage is about to come */
+
+modulePromise('client: leaves just before the usage', async (scene) => {
+    await each((name, api, version) => Promise.all(
+        LEAVES[version].map(async (leave) => {
+            const part = scene.part(`${name}-${version}-${leave}`);
+            const what = `${name}, ${version}, ${leave}`;
+            const got = await request(part, name, version,
+                                      'tokens=6; fault=stall; at=6', {
+                server: 'ledgerLong', leave,
+                after: (text) => /tok5[^\n]*\n/.test(text),
+            });
+
+            assert.ok(got.left, what);
+
+            const line = await book(part, name, version,
+                                    { end: 'client_abort',
+                                      usage: 'estimate' });
+
+            assert.ok(line.completion >= 6, `${what}: all that came`);
+        })));
+});
+
+
+modulePromise('client: leaves in the queue, and costs nothing',
+              async (scene) => {
+    const seat = await hold(scene.part('seat'), 'ledgerQueue', 0,
+                            { 'x-ledger': 'seat' });
+
+    await each((name, api, version) => Promise.all(
+        LEAVES[version].map(async (leave) => {
+            const part = scene.part(`${name}-${version}-${leave}`);
+
+            await request(part, name, version, 'tokens=6', {
+                server: 'ledgerQueue', leave, when: () => idOf(part),
+            });
+            await book(part, name, version, { end: 'client_abort',
+                                              usage: 'none', total: '-' });
+        })));
+
+    seat.request.destroy();
+    await seat.part.line({ end: 'client_abort' });
+
+    /* nobody else was sent on, and the seat is free */
+
+    const part = scene.part('next');
+    const got = await request(part, 'chat', 'HTTP/1.1', 'tokens=1',
+                              { server: 'ledgerQueue' });
+
+    assert.equal(got.status, 200);
+    await book(part, 'chat', 'HTTP/1.1', { end: 'done', queue: '0.000' });
+});
+
+
+/* one after the other, so that each is seen to have its own second */
+
+modulePromise('client: upstream is closed within a second',
+              async (scene) => {
+    for (const version of VERSIONS) {
+        for (const leave of LEAVES[version]) {
+            const part = scene.part(`${version}-${leave}`);
+
+            await scene.simReset();
+            await request(part, 'chat', version, 'tokens=400; itl=40',
+                          { server: 'ledgerLong', leave, after: 3 });
+            await scene.awaitAbort(1000);
+            await book(part, 'chat', version, { end: 'client_abort' });
+        }
+    }
+});
+
+
 /* it has reserved what it waits for, and gives it back */
 
 modulePromise('client: leaves while it waits for its tokens',
@@ -315,7 +413,10 @@ modulePromise('client: leaves while it waits for its tokens',
             await run('tokens=60; itl=0', {});
             await part.line({ end: 'done', limit: 'PASSED' });
 
-            await run('tokens=80', { leave, after: 0 });
+            await run('tokens=80', {
+                leave, when: () => until('delay', () =>
+                    /llm limit: delayed/.test(part.report())),
+            });
             await part.line({ end: 'client_abort', usage: 'none',
                               total: '-', limit: 'DELAYED' });
 

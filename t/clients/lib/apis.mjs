@@ -5,9 +5,9 @@
 
 /*
  * The APIs of the dialects as they are on the wire, for tests that need no
- * client library: where a stream is asked for, how its end and an error in
- * it look, and what its usage is called.  The end of a stream is its
- * terminal marker, which vendors document each for themselves.
+ * client library: where a stream is asked for, how its end, an error and an
+ * early usage in it look, and what that is called.  The end of a stream is
+ * its terminal marker, which vendors document each for themselves.
  */
 
 const TEXT = 'Tell me a story of a proxy.';
@@ -24,6 +24,7 @@ export const APIS = {
                 stream_options: { include_usage: true } },
         terminal: /\ndata: \[DONE\]\n\n$/,
         error: /\ndata: \{("type":"error",)?"error":\{/,
+        early: (usage) => ({ choices: [], usage }),
         usage: (prompt, completion) => ({
             prompt_tokens: prompt, completion_tokens: completion,
         }),
@@ -35,6 +36,7 @@ export const APIS = {
                 stream_options: { include_usage: true } },
         terminal: /\ndata: \[DONE\]\n\n$/,
         error: /\ndata: \{("type":"error",)?"error":\{/,
+        early: (usage) => ({ choices: [], usage }),
         usage: (prompt, completion) => ({
             prompt_tokens: prompt, completion_tokens: completion,
         }),
@@ -45,6 +47,9 @@ export const APIS = {
         body: { model: 'sim-model', stream: true, input: TEXT },
         terminal: /\ndata: \{"type":"response\.(completed|incomplete)".*\n\n$/,
         error: /\ndata: \{"type":"(response\.failed|error)"/,
+        early: (usage) => ({
+            type: 'response.in_progress', response: { usage },
+        }),
         usage: (prompt, completion) => ({
             input_tokens: prompt, output_tokens: completion,
         }),
@@ -56,6 +61,7 @@ export const APIS = {
                 messages: MESSAGES },
         terminal: /\ndata: \{"type":"message_stop"\}\n\n$/,
         error: ERROR_EVENT,
+        early: (usage) => ({ type: 'message_delta', delta: {}, usage }),
         usage: (prompt, completion) => ({
             input_tokens: prompt, output_tokens: completion,
         }),
@@ -66,6 +72,7 @@ export const APIS = {
         body: { model: 'sim-model', messages: MESSAGES },
         terminal: /"done":true[^\n]*\}\n$/,
         error: /\n\{"error":/,
+        early: (usage) => ({ done: false, ...usage }),
         usage: (prompt, completion) => ({
             prompt_eval_count: prompt, eval_count: completion,
         }),
@@ -76,6 +83,7 @@ export const APIS = {
         body: { contents: [{ role: 'user', parts: [{ text: TEXT }] }] },
         terminal: /"finishReason":"[A-Z_]+"[^\n]*\r?\n\r?\n$/,
         error: /\ndata: \{("type":"error",)?"error":\{/,
+        early: (usageMetadata) => ({ usageMetadata }),
         usage: (prompt, completion) => ({
             promptTokenCount: prompt, candidatesTokenCount: completion,
         }),
@@ -86,6 +94,7 @@ export const APIS = {
         body: { stream: true, messages: MESSAGES },
         terminal: /"is_end":true[^\n]*\n\n$/,
         error: /("error_code":|\ndata: \{"type":"error",)/,
+        early: (usage) => ({ is_end: false, result: '', usage }),
         usage: (prompt, completion) => ({
             prompt_tokens: prompt, completion_tokens: completion,
         }),

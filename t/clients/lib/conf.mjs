@@ -82,7 +82,16 @@ const SERVERS = {
         more: 'llm_limit zone=ledger;',
     },
 
-    ledgerLong: { to: 'llm', more: 'llm_limit zone=ledger;' },
+    ledgerLong: {
+        to: 'llm',
+        more: 'llm_limit zone=ledger; mirror /llm/began;',
+    },
+
+    /* and one that has room for one at a time */
+    ledgerQueue: {
+        to: 'line',
+        more: 'llm_limit zone=ledger; mirror /llm/began;',
+    },
 
     /* one request at a time, more or less */
     waiting: { to: 'llm', more: 'llm_limit zone=waiting wait=1m;' },
@@ -177,6 +186,12 @@ http {
         server 127.0.0.1:${sims[0]} max_conns=1 max_fails=0;
         llm_least_inflight;
         llm_queue 1 timeout=1m;
+    }
+
+    upstream line {
+        server 127.0.0.1:${sims[0]} max_conns=1 max_fails=0;
+        llm_least_inflight;
+        llm_queue 100 timeout=1m;
     }
 
     upstream late {

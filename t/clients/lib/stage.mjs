@@ -50,12 +50,12 @@ export async function staged(scene, want, call) {
 
 /* the first one has the seat, the next ones wait for it */
 
-async function hold(part, server, i) {
+export async function hold(part, server, i, headers = {}) {
     const request = http.request(`${part.url(server)}/v1/chat/completions`
                                  + `?test=${part.id}`, {
         method: 'POST', agent: false,
         headers: { 'Content-Type': 'application/json',
-                   'X-LLM-Sim': 'fault=stall; at=1' },
+                   'X-LLM-Sim': 'fault=stall; at=1', ...headers },
     });
 
     request.on('error', () => {});
@@ -108,7 +108,7 @@ async function act(scene, want, header) {
 
 /* as nginx's mirror told it: behind the limits, and in the queue already */
 
-async function idOf(scene) {
+export async function idOf(scene) {
     let id;
 
     await until('an id', () => {
@@ -123,7 +123,7 @@ async function idOf(scene) {
 }
 
 
-async function until(what, happened) {
+export async function until(what, happened) {
     const deadline = Date.now() + WAIT_MS;
 
     while (!await happened()) {

@@ -15,9 +15,11 @@ const MAX_MS = 15000;
 
 
 /*
- * ask(url, { body, headers, leave, after }): all of the answer, as it came.
- * The client leaves in the way that leave says, as soon as it has so many
- * events.  Resolves to { status, headers, text, broken, left }.
+ * ask(url, { body, headers, leave, after, when }): all of the answer, as it
+ * came.  The client leaves in the way that leave says, as soon as it has so
+ * many events, or a text that after() finds enough; or, before any, when the
+ * promise of when() is kept.  Resolves to { status, headers, text, broken,
+ * left }.
  */
 
 export async function ask(version, url, options) {
@@ -82,9 +84,8 @@ function ask1(url, options) {
 
         request.on('socket', (socket) => {
             socket.on('connect', () => {
-                leaveAfter(got, '', options, () => {
-                    setTimeout(() => LEAVE1[options.leave](request), 30);
-                });
+                leaveWhen(got, options, reject, () =>
+                    LEAVE1[options.leave](request));
             });
         });
 
@@ -127,9 +128,8 @@ function ask2(url, options) {
         });
 
         stream.on('ready', () => {
-            leaveAfter(got, '', options, () => {
-                setTimeout(() => LEAVE2[options.leave](session, stream), 30);
-            });
+            leaveWhen(got, options, reject, () =>
+                LEAVE2[options.leave](session, stream));
         });
 
         stream.on('data', (text) => {
@@ -156,13 +156,28 @@ function answer() {
 }
 
 
-function leaveAfter(got, text, { leave, after }, run) {
+function leaveAfter(got, text, { leave, after, when }, run) {
     got.text += text;
 
-    if (leave && !got.left && eventsIn(got.text) >= after) {
+    if (leave && !when && !got.left
+        && (typeof after === 'function' ? after(got.text)
+                                        : eventsIn(got.text) >= after))
+    {
         got.left = true;
         run();
     }
+}
+
+
+function leaveWhen(got, { leave, when }, reject, run) {
+    if (!leave || !when) {
+        return;
+    }
+
+    when().then(() => {
+        got.left = true;
+        run();
+    }).catch(reject);
 }
 
 
