@@ -60,7 +60,8 @@ name    := ngx_http_llm_stream_module
 module  := $(out)$(if $(SANITIZE),/asan)/$(name).so
 sources := $(name).c $(sort $(wildcard src/*/*.[ch]))
 
-# Debian's nginx has a file of flags; a plain tree gets the same features
+# Debian's nginx has a file of flags; a plain tree gets the same features,
+# and HTTP/3 where it has that
 
 flags   := --with-compat --with-debug --with-threads --with-pcre-jit \
            --with-http_ssl_module --with-http_v2_module \
@@ -68,6 +69,8 @@ flags   := --with-compat --with-debug --with-threads --with-pcre-jit \
            --with-http_slice_module --with-http_stub_status_module \
            --with-http_dav_module --with-http_gunzip_module \
            --with-http_addition_module --with-http_sub_module \
+           $(if $(wildcard $(src)/src/http/v3 $(tree)/src/http/v3),\
+               --with-http_v3_module) \
            --prefix=$(abspath $(out))/prefix
 
 cc_opt  := -O2 -g -fPIC $(if $(SANITIZE),-O1 $(sanitize) $(globals))
