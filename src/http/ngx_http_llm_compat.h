@@ -67,6 +67,22 @@
 #endif
 
 
+/*
+ * Who leaves a stream of HTTP/3 stops to take it: nginx marks its write event
+ * and calls the request's write handler, not the one for reading.  Before
+ * 1.25.0 there are no such connections.
+ */
+
+#if (nginx_version >= 1025000 && (NGX_QUIC || NGX_COMPAT))
+#define ngx_http_llm_is_quic(c)     ((c)->quic != NULL)
+#else
+#define ngx_http_llm_is_quic(c)     0
+#endif
+
+#define ngx_http_llm_is_stopped(c)                                            \
+    (ngx_http_llm_is_quic(c) && (c)->write->error)
+
+
 /* 1.27.2 can keep trailers */
 
 #if (nginx_version >= 1027002)

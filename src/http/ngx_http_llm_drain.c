@@ -17,6 +17,7 @@
 
 
 static void ngx_http_llm_drain_read_handler(ngx_http_request_t *r);
+static void ngx_http_llm_drain_write_handler(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_llm_drain_can(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
 
@@ -42,6 +43,50 @@ ngx_http_llm_drain_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         ctx->exchange->read_event_handler = r->read_event_handler;
         r->read_event_handler = ngx_http_llm_drain_read_handler;
     }
+}
+
+
+/*
+ * Behind the header nginx learns that a stream of HTTP/3 is not taken any
+ * more only when it has something to write: a stalled one would stay.
+ */
+
+void
+ngx_http_llm_drain_watch(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_connection_t  *c;
+
+    c = r->connection;
+
+    if (!ngx_http_llm_is_quic(c)) {
+        return;
+    }
+
+    ctx->exchange->write_event_handler = r->write_event_handler;
+    r->write_event_handler = ngx_http_llm_drain_write_handler;
+
+    if (ngx_http_llm_is_stopped(c)) {
+        ngx_post_event(c->write, &ngx_posted_events);
+    }
+}
+
+
+static void
+ngx_http_llm_drain_write_handler(ngx_http_request_t *r)
+{
+    ngx_connection_t    *c;
+    ngx_http_llm_ctx_t  *ctx;
+
+    c = r->connection;
+    ctx = ngx_http_llm_find_ctx(r);
+
+    if (ngx_http_llm_is_stopped(c) && !ctx->relay->drained) {
+        c->error = 1;
+        r->read_event_handler(r);
+        return;
+    }
+
+    ctx->exchange->write_event_handler(r);
 }
 
 

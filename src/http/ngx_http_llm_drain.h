@@ -26,9 +26,13 @@ typedef enum {
 } ngx_http_llm_abort_e;
 
 
-/* a stream begins: from here on its client's leaving is seen here */
+/*
+ * A stream begins: from here on its client's leaving is seen here.  Start is
+ * called before its header, watch when nginx has set its handlers behind it.
+ */
 
 void ngx_http_llm_drain_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_drain_watch(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx);
 
 /*
  * The client has left.  NGX_OK: what upstream sends is read and dropped

@@ -372,6 +372,7 @@ ngx_http_llm_exchange_filter_init(void *data)
     u->input_filter = ngx_http_llm_exchange_filter;
 
     ngx_http_llm_exchange_share_conf(r, ex);
+    ngx_http_llm_drain_watch(r, ex->ctx);
 
     return rc;
 }

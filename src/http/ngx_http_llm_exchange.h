@@ -67,8 +67,9 @@ struct ngx_http_llm_exchange_s {
     /* NULL: nothing is held back */
     ngx_http_llm_gate_t          *gate;
 
-    /* nginx's look whether the client is there */
+    /* nginx's looks whether the client is there */
     ngx_http_event_handler_pt     read_event_handler;
+    ngx_http_event_handler_pt     write_event_handler;
 
     /* fires at the nearest of the deadlines below, and looks again */
     ngx_event_t                   clock;

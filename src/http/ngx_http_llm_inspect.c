@@ -174,7 +174,7 @@ ngx_http_llm_body_cleanup(void *data)
 
     c = ctx->request->connection;
 
-    if (!ctx->body_read && (c->error || c->timedout)) {
+    if (!ctx->body_read && (c->error || c->timedout || c->close)) {
         ctx->end = NGX_HTTP_LLM_END_CLIENT_ABORT;
     }
 }

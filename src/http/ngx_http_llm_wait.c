@@ -87,6 +87,10 @@ ngx_http_llm_wait(ngx_http_llm_ctx_t *ctx, ngx_msec_t wait_ms,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    if (ngx_http_llm_is_stopped(c)) {
+        ngx_post_event(c->write, &ngx_posted_events);
+    }
+
     if (ngx_http_llm_id_open(ctx, &wait->id) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -132,7 +136,21 @@ ngx_http_llm_wait_end(ngx_http_llm_ctx_t *ctx)
 static void
 ngx_http_llm_wait_write_handler(ngx_http_request_t *r)
 {
-    if (ngx_handle_write_event(r->connection->write, 0) != NGX_OK) {
+    ngx_connection_t  *c;
+
+    c = r->connection;
+
+    if (ngx_http_llm_is_stopped(c)) {
+        c->error = 1;
+
+        ngx_log_error(NGX_LOG_INFO, c->log, 0,
+                      "client prematurely closed connection");
+
+        ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+        return;
+    }
+
+    if (ngx_handle_write_event(c->write, 0) != NGX_OK) {
         ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
     }
 }
