@@ -108,6 +108,17 @@ const SERVERS = {
     full: { to: 'full', more: 'mirror /llm/began;' },
     late: { to: 'late', more: 'mirror /llm/began;' },
 
+    /* what fails before its first token is asked for elsewhere */
+    over: { to: 'llm', more: 'proxy_next_upstream error timeout http_500;' },
+
+    /* no error event: who is left behind hears it from the transport */
+    torn: { to: 'one', more: 'llm_error_events off;' },
+
+    beating: { to: 'one', more: 'llm_heartbeat 200ms;' },
+
+    /* who leaves is charged for what upstream has said in the end */
+    drained: { to: 'one', more: 'llm_on_abort drain;' },
+
     /* HTTP/2 without TLS */
     h2: { to: 'llm', listen: 'http2' },
 };
@@ -117,10 +128,13 @@ export const SERVER_NAMES = Object.keys(SERVERS);
 
 /*
  * ports, tlsPorts: by server name; sims: of the simulated inference servers;
- * own: of the test's own one.  The certificate is in dir.
+ * own: of the test's own one.  The certificate is in dir.  quic: HTTP/3 too,
+ * on tlsPorts.
  */
 
-export function nginxConf({ root, dir, module, ports, tlsPorts, sims, own }) {
+export function nginxConf({ root, dir, module, ports, tlsPorts, sims, own,
+                            quic })
+{
     const asRoot = process.getuid() === 0;
 
     /* workers of root become nobody, who may not be let in here */
@@ -211,17 +225,22 @@ http {
     proxy_http_version 1.1;
     proxy_set_header Connection "";
 ${SERVER_NAMES.map((name) => serverBlock(dir, ports[name], tlsPorts[name],
-                                         SERVERS[name])).join('')}
+                                         quic, SERVERS[name])).join('')}
 }
 `;
 }
 
 
-function serverBlock(dir, port, tlsPort, { to, listen = '', more = '' }) {
+function serverBlock(dir, port, tlsPort, quic,
+                     { to, listen = '', more = '' })
+{
+    const udp = quic ? `listen 127.0.0.1:${tlsPort} quic reuseport;` : '';
+
     return `
     server {
         listen 127.0.0.1:${port} ${listen};
         listen 127.0.0.1:${tlsPort} ssl http2;
+        ${udp}
 
         location / {
             ${more}

@@ -141,3 +141,52 @@ export function readSource(path) {
         });
     });
 }
+
+
+/*
+ * A request and all the bytes of its answer, however it ends.  It is left
+ * behind so many events, or milliseconds, if told so.
+ */
+
+export async function fetchBytes({ path, headers, body, leaveAfter, leaveMs }) {
+    const leave = new AbortController();
+    const got = { status: 0, headers: {}, text: '', broken: false,
+                  left: false };
+
+    const abort = () => {
+        got.left = true;
+        leave.abort();
+    };
+
+    if (leaveMs) {
+        setTimeout(abort, leaveMs);
+    }
+
+    try {
+        const response = await fetch(path, {
+            method: 'POST', headers, body, signal: leave.signal,
+        });
+
+        got.status = response.status;
+        got.headers = Object.fromEntries(response.headers);
+
+        const keep = (bytes) => {
+            got.text += bytes;
+
+            const events = got.text.match(/^(data:|\{).*\n/gm) ?? [];
+
+            if (leaveAfter && !got.left && events.length >= leaveAfter) {
+                abort();
+            }
+        };
+
+        await response.body.pipeThrough(new TextDecoderStream())
+            .pipeTo(new WritableStream({ write: keep }));
+
+    } catch (error) {
+        got.thrown = String(error);
+        got.broken = !got.left;
+    }
+
+    return got;
+}

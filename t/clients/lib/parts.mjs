@@ -11,7 +11,7 @@
  * it speaks as the vendors do.
  */
 
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
     closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync,
@@ -56,9 +56,21 @@ const children = [];
 let nginx;
 
 
-/* starts everything, once for a test file, and sees to its end */
+/* whether nginx can do so at all */
 
-export async function startParts() {
+export function hasHttp3() {
+    const { stderr } = spawnSync(NGINX, ['-V'], { encoding: 'utf8' });
+
+    return !direct && stderr.includes('--with-http_v3_module');
+}
+
+
+/*
+ * Starts everything, once for a test file, and sees to its end.  quic: with
+ * HTTP/3.
+ */
+
+export async function startParts({ quic = false } = {}) {
     mkdirSync(`${BUILD}/clients`, { recursive: true });
     parts.dir = realpathSync(mkdtempSync(`${BUILD}/clients/`));
 
@@ -83,7 +95,7 @@ export async function startParts() {
         parts.tlsPorts[name] = rest[2 * i + 1];
     });
 
-    await startNginx();
+    await startNginx(quic);
 }
 
 
@@ -122,7 +134,7 @@ async function startSim() {
 }
 
 
-async function startNginx() {
+async function startNginx(quic) {
     const conf = `${parts.dir}/nginx.conf`;
     const log = `${parts.dir}/nginx.log`;
 
@@ -136,6 +148,7 @@ async function startNginx() {
         tlsPorts: parts.tlsPorts,
         sims: parts.sims,
         own: parts.own,
+        quic,
     }));
 
     nginx = startChild(log, NGINX, ['-p', parts.dir, '-c', conf,
