@@ -22,8 +22,10 @@
 #define NGX_HTTP_LLM_KEY_AHEAD_NS  2e18
 
 
-#define ngx_http_llm_key_read(slot)                                           \
-    (*(ngx_http_llm_key_t *volatile *) (slot))
+/* chunks are aligned as in their page; the first one of a zone is the slab's */
+#define ngx_http_llm_key_number(zone, key)                                    \
+    ((uint32_t) (((u_char *) (key) - (u_char *) (zone)->shpool)               \
+                 / NGX_HTTP_LLM_KEY_CHUNK))
 
 /* never 0 */
 #define ngx_http_llm_key_second(now_ns)                                       \
@@ -34,8 +36,12 @@ _Static_assert(sizeof(ngx_http_llm_key_t) <= NGX_HTTP_LLM_KEY_CHUNK,
                "a key fits a chunk");
 
 
-static ngx_http_llm_key_t **ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone,
+static uint32_t *ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone,
     const u_char *digest);
+static ngx_http_llm_key_t *ngx_http_llm_key_first(ngx_http_llm_zone_t *zone,
+    const u_char *digest);
+static void ngx_http_llm_key_unlink_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_key_t *key);
 static ngx_int_t ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
 static ngx_int_t ngx_http_llm_key_idle(const ngx_http_llm_key_t *key,
@@ -60,13 +66,12 @@ ngx_http_llm_key_slots(size_t zone_bytes)
 
 
 void
-ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone, const u_char *digest,
-    int64_t now_ns)
+ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone, const u_char *digest)
 {
     ngx_uint_t           i;
     ngx_http_llm_key_t  *key;
 
-    key = ngx_http_llm_key_read(ngx_http_llm_key_slot(zone, digest));
+    key = ngx_http_llm_key_first(zone, digest);
 
     for (i = 0; i < NGX_HTTP_LLM_KEY_GUESS; i++) {
 
@@ -79,11 +84,11 @@ ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone, const u_char *digest,
         }
 
         if (ngx_memcmp(key->digest, digest, NGX_HTTP_LLM_KEY_DIGEST) == 0) {
-            ngx_http_llm_key_touch(key, now_ns);
+            __builtin_prefetch(&key->listed_s, 1);
             return;
         }
 
-        key = ngx_http_llm_key_read(&key->next);
+        key = *(ngx_http_llm_key_t *volatile *) &key->next;
     }
 }
 
@@ -111,7 +116,7 @@ ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone, const u_char *digest)
 {
     ngx_http_llm_key_t  *key;
 
-    key = *ngx_http_llm_key_slot(zone, digest);
+    key = ngx_http_llm_key_first(zone, digest);
 
     while (key
            && ngx_memcmp(key->digest, digest, NGX_HTTP_LLM_KEY_DIGEST) != 0)
@@ -125,7 +130,7 @@ ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone, const u_char *digest)
 
 /* digests are even: any part of them is a hash */
 
-static ngx_http_llm_key_t **
+static uint32_t *
 ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone, const u_char *digest)
 {
     uint32_t  start;
@@ -136,10 +141,24 @@ ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone, const u_char *digest)
 }
 
 
+static ngx_http_llm_key_t *
+ngx_http_llm_key_first(ngx_http_llm_zone_t *zone, const u_char *digest)
+{
+    size_t  number;
+
+    number = *(volatile uint32_t *) ngx_http_llm_key_slot(zone, digest);
+
+    return number ? (ngx_http_llm_key_t *)
+                    ((u_char *) zone->shpool + number * NGX_HTTP_LLM_KEY_CHUNK)
+                  : NULL;
+}
+
+
 ngx_http_llm_key_t *
 ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
-    ngx_http_llm_key_t  *key, **slot;
+    uint32_t            *slot;
+    ngx_http_llm_key_t  *key;
 
     key = ngx_http_llm_key_alloc_locked(take, now_ns);
     if (key == NULL) {
@@ -152,8 +171,8 @@ ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 
     slot = ngx_http_llm_key_slot(take->zone, take->digest);
 
-    key->next = *slot;
-    *slot = key;
+    key->next = ngx_http_llm_key_first(take->zone, take->digest);
+    *slot = ngx_http_llm_key_number(take->zone, key);
 
     ngx_http_llm_key_used_locked(take->zone, key, now_ns);
 
@@ -327,7 +346,7 @@ ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
     ngx_uint_t               looked;
     ngx_queue_t             *lru, *prev, *q;
-    ngx_http_llm_key_t      *idle, *key, *oldest, **slot;
+    ngx_http_llm_key_t      *idle, *key, *oldest;
 
     idle = NULL;
     oldest = NULL;
@@ -373,18 +392,34 @@ ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take, int64_t now_ns)
         ngx_http_llm_key_note_locked(take, NGX_HTTP_LLM_ZONE_DROPPED, now_ns);
     }
 
-    slot = ngx_http_llm_key_slot(take->zone, key->digest);
-
-    while (*slot != key) {
-        slot = &(*slot)->next;
-    }
-
-    *slot = key->next;
-
+    ngx_http_llm_key_unlink_locked(take->zone, key);
     ngx_queue_remove(&key->queue);
     ngx_http_llm_key_free_locked(take->zone, key);
 
     return NGX_OK;
+}
+
+
+static void
+ngx_http_llm_key_unlink_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_key_t *key)
+{
+    uint32_t            *slot;
+    ngx_http_llm_key_t  *previous;
+
+    previous = ngx_http_llm_key_first(zone, key->digest);
+
+    if (previous == key) {
+        slot = ngx_http_llm_key_slot(zone, key->digest);
+        *slot = key->next ? ngx_http_llm_key_number(zone, key->next) : 0;
+        return;
+    }
+
+    while (previous->next != key) {
+        previous = previous->next;
+    }
+
+    previous->next = key->next;
 }
 
 

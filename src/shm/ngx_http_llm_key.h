@@ -20,7 +20,7 @@
 
 
 /* of all that lies in a zone: keys, holds, and what holds them */
-#define NGX_HTTP_LLM_ZONE_VERSION  6
+#define NGX_HTTP_LLM_ZONE_VERSION  7
 
 /* models whose answers a key remembers */
 #define NGX_HTTP_LLM_KEY_MODELS    4
@@ -93,9 +93,12 @@ typedef struct {
 struct ngx_http_llm_zone_sh_s {
     ngx_uint_t              version;
 
-    /* keys by the start of their digests; a power of two */
+    /*
+     * keys by the start of their digests: the numbers of their chunks, half
+     * as long as pointers, so that more of them are in a cache; 0: none
+     */
     ngx_uint_t              nslots;
-    ngx_http_llm_key_t    **slots;
+    uint32_t               *slots;
 
     ngx_http_llm_stock_t   *stocks;
 
@@ -128,9 +131,9 @@ ngx_uint_t ngx_http_llm_key_slots(size_t zone_bytes);
  */
 
 void ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone,
-    const u_char *digest, int64_t now_ns);
+    const u_char *digest);
 
-/* the same of a key with a hold */
+/* the same of a key with a hold, but waits for it */
 
 void ngx_http_llm_key_touch(ngx_http_llm_key_t *key, int64_t now_ns);
 

@@ -79,8 +79,7 @@ ngx_http_llm_zone_init(ngx_shm_zone_t *shm_zone, void *data)
 
     sh->nslots = ngx_http_llm_key_slots(shm_zone->shm.size);
 
-    sh->slots = ngx_slab_calloc(shpool,
-                                sh->nslots * sizeof(ngx_http_llm_key_t *));
+    sh->slots = ngx_slab_calloc(shpool, sh->nslots * sizeof(uint32_t));
     if (sh->slots == NULL) {
         return NGX_ERROR;
     }
@@ -170,8 +169,7 @@ ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
     ngx_http_llm_zone_t  *sorted[NGX_HTTP_LLM_MAX_ZONES];
 
     for (i = 0; i < n; i++) {
-        ngx_http_llm_key_prefetch(takes[i].zone, takes[i].digest,
-                                  now_ns);
+        ngx_http_llm_key_prefetch(takes[i].zone, takes[i].digest);
     }
 
     ngx_http_llm_zone_sort(sorted, takes, n);

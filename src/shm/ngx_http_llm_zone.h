@@ -57,7 +57,7 @@ typedef struct {
 
     /* of sh, from where they would be fetched each time */
     ngx_uint_t                  nslots;
-    ngx_http_llm_key_t        **slots;
+    uint32_t                   *slots;
 
     /* the key's expression: a reload may not change it */
     ngx_str_t                   key;
