@@ -9,14 +9,7 @@
 
 
 /* keys of a slot that are looked at ahead of the lock; few slots have more */
-#define NGX_HTTP_LLM_KEY_GUESS     4
-
-/* least recently used keys that are looked at for one with full budgets */
-#define NGX_HTTP_LLM_KEY_LOOK      8
-
-#define NGX_HTTP_LLM_KEY_NS        ((int64_t) 1000 * 1000 * 1000)
-
-#define NGX_HTTP_LLM_KEY_QUIET_NS  (60 * NGX_HTTP_LLM_KEY_NS)
+#define NGX_HTTP_LLM_KEY_GUESS    4
 
 /* 63 years: more is never carried over to another speed */
 #define NGX_HTTP_LLM_KEY_AHEAD_NS  2e18
@@ -27,10 +20,6 @@
     ((uint32_t) (((u_char *) (key) - (u_char *) (zone)->shpool)               \
                  / NGX_HTTP_LLM_KEY_CHUNK))
 
-/* never 0 */
-#define ngx_http_llm_key_second(now_ns)                                       \
-    ((uint32_t) ((now_ns) / NGX_HTTP_LLM_KEY_NS) + 1)
-
 
 _Static_assert(sizeof(ngx_http_llm_key_t) <= NGX_HTTP_LLM_KEY_CHUNK,
                "a key fits a chunk");
@@ -40,14 +29,6 @@ static uint32_t *ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone,
     const u_char *digest);
 static ngx_http_llm_key_t *ngx_http_llm_key_first(ngx_http_llm_zone_t *zone,
     const u_char *digest);
-static void ngx_http_llm_key_unlink_locked(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_key_t *key);
-static ngx_int_t ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take,
-    int64_t now_ns);
-static ngx_int_t ngx_http_llm_key_idle(const ngx_http_llm_key_t *key,
-    int64_t now_ns);
-static void ngx_http_llm_key_note_locked(ngx_http_llm_take_t *take,
-    ngx_http_llm_zone_note_e note, int64_t now_ns);
 
 
 ngx_uint_t
@@ -180,6 +161,29 @@ ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 }
 
 
+void
+ngx_http_llm_key_unlink_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_key_t *key)
+{
+    uint32_t            *slot;
+    ngx_http_llm_key_t  *previous;
+
+    previous = ngx_http_llm_key_first(zone, key->digest);
+
+    if (previous == key) {
+        slot = ngx_http_llm_key_slot(zone, key->digest);
+        *slot = key->next ? ngx_http_llm_key_number(zone, key->next) : 0;
+        return;
+    }
+
+    while (previous->next != key) {
+        previous = previous->next;
+    }
+
+    previous->next = key->next;
+}
+
+
 ngx_uint_t
 ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
     const ngx_llm_rate_t *rate, int64_t now_ns)
@@ -236,224 +240,6 @@ ngx_http_llm_key_charge(ngx_http_llm_key_t *key, ngx_uint_t budget,
     rate = ngx_http_llm_key_rate(key, budget, 0);
 
     ngx_llm_bucket_take(&key->buckets[budget], &rate, cost, now_ns);
-}
-
-
-void *
-ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take, int64_t now_ns)
-{
-    void                  *chunk;
-    ngx_uint_t             i;
-    ngx_http_llm_stock_t  *stock, *stocks;
-
-    stock = ngx_http_llm_zone_stock(take->zone);
-
-    if (stock->free == NULL) {
-        chunk = ngx_slab_alloc_locked(take->zone->shpool,
-                                      NGX_HTTP_LLM_KEY_CHUNK);
-        if (chunk) {
-            return chunk;
-        }
-
-        stocks = take->zone->sh->stocks;
-
-        for (i = 0; i < NGX_HTTP_LLM_ZONE_STOCKS; i++) {
-            if (stocks[i].free) {
-                stock = &stocks[i];
-                break;
-            }
-        }
-
-        if (stock->free == NULL
-            && ngx_http_llm_key_evict_locked(take, now_ns) != NGX_OK)
-        {
-            return NULL;
-        }
-    }
-
-    chunk = stock->free;
-    stock->free = *(void **) chunk;
-
-    return chunk;
-}
-
-
-void
-ngx_http_llm_key_free_locked(ngx_http_llm_zone_t *zone, void *chunk)
-{
-    ngx_http_llm_stock_t  *stock;
-
-    stock = ngx_http_llm_zone_stock(zone);
-
-    *(void **) chunk = stock->free;
-    stock->free = chunk;
-}
-
-
-void
-ngx_http_llm_key_used_locked(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_key_t *key, int64_t now_ns)
-{
-    uint32_t  now_s;
-
-    now_s = ngx_http_llm_key_second(now_ns);
-
-    if (key->holds == 0 && key->listed_s != now_s) {
-        ngx_http_llm_key_unlist_locked(key);
-
-        key->listed_s = now_s;
-        ngx_queue_insert_head(&zone->sh->lru, &key->queue);
-    }
-}
-
-
-void
-ngx_http_llm_key_hold_locked(ngx_http_llm_key_t *key, int64_t now_ns)
-{
-    if (key->holds++ == 0
-        && key->listed_s != ngx_http_llm_key_second(now_ns))
-    {
-        ngx_http_llm_key_unlist_locked(key);
-    }
-}
-
-
-void
-ngx_http_llm_key_release_locked(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_key_t *key, int64_t now_ns)
-{
-    if (--key->holds == 0) {
-        key->paced = 0;
-        ngx_http_llm_key_used_locked(zone, key, now_ns);
-    }
-}
-
-
-void
-ngx_http_llm_key_unlist_locked(ngx_http_llm_key_t *key)
-{
-    if (key->listed_s) {
-        key->listed_s = 0;
-
-        ngx_queue_remove(&key->queue);
-        ngx_queue_init(&key->queue);
-    }
-}
-
-
-static ngx_int_t
-ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take, int64_t now_ns)
-{
-    ngx_uint_t               looked;
-    ngx_queue_t             *lru, *prev, *q;
-    ngx_http_llm_key_t      *idle, *key, *oldest;
-
-    idle = NULL;
-    oldest = NULL;
-    looked = 0;
-
-    lru = &take->zone->sh->lru;
-
-    for (q = ngx_queue_last(lru);
-         q != ngx_queue_sentinel(lru)
-         && idle == NULL && looked < NGX_HTTP_LLM_KEY_LOOK;
-         q = prev)
-    {
-        prev = ngx_queue_prev(q);
-        key = ngx_queue_data(q, ngx_http_llm_key_t, queue);
-
-        /* it comes back when it is used no more: found here at most once */
-
-        if (key->holds) {
-            ngx_http_llm_key_unlist_locked(key);
-            continue;
-        }
-
-        if (oldest == NULL) {
-            oldest = key;
-        }
-
-        if (ngx_http_llm_key_idle(key, now_ns)) {
-            idle = key;
-        }
-
-        looked++;
-    }
-
-    if (oldest == NULL) {
-        ngx_http_llm_key_note_locked(take, NGX_HTTP_LLM_ZONE_FULL, now_ns);
-        return NGX_DECLINED;
-    }
-
-    key = idle;
-
-    if (key == NULL) {
-        key = oldest;
-        ngx_http_llm_key_note_locked(take, NGX_HTTP_LLM_ZONE_DROPPED, now_ns);
-    }
-
-    ngx_http_llm_key_unlink_locked(take->zone, key);
-    ngx_queue_remove(&key->queue);
-    ngx_http_llm_key_free_locked(take->zone, key);
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_http_llm_key_unlink_locked(ngx_http_llm_zone_t *zone,
-    ngx_http_llm_key_t *key)
-{
-    uint32_t            *slot;
-    ngx_http_llm_key_t  *previous;
-
-    previous = ngx_http_llm_key_first(zone, key->digest);
-
-    if (previous == key) {
-        slot = ngx_http_llm_key_slot(zone, key->digest);
-        *slot = key->next ? ngx_http_llm_key_number(zone, key->next) : 0;
-        return;
-    }
-
-    while (previous->next != key) {
-        previous = previous->next;
-    }
-
-    previous->next = key->next;
-}
-
-
-/* all its budgets are full: it differs from a new one by its lessons only */
-
-static ngx_int_t
-ngx_http_llm_key_idle(const ngx_http_llm_key_t *key, int64_t now_ns)
-{
-    ngx_uint_t  b;
-
-    for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-        if (ngx_llm_bucket_full_in(&key->buckets[b], now_ns) > 0) {
-            return 0;
-        }
-    }
-
-    return 1;
-}
-
-
-static void
-ngx_http_llm_key_note_locked(ngx_http_llm_take_t *take,
-    ngx_http_llm_zone_note_e note, int64_t now_ns)
-{
-    ngx_http_llm_zone_sh_t  *sh;
-
-    sh = take->zone->sh;
-
-    if (sh->noted_ns == 0
-        || now_ns - sh->noted_ns >= NGX_HTTP_LLM_KEY_QUIET_NS)
-    {
-        sh->noted_ns = now_ns;
-        take->note = note;
-    }
 }
 
 

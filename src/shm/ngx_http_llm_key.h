@@ -33,6 +33,12 @@
 
 #define NGX_HTTP_LLM_CACHE_LINE    64
 
+#define NGX_HTTP_LLM_KEY_NS        ((int64_t) 1000 * 1000 * 1000)
+
+/* of the LRU; never 0 */
+#define ngx_http_llm_key_second(now_ns)                                       \
+    ((uint32_t) ((now_ns) / NGX_HTTP_LLM_KEY_NS) + 1)
+
 
 typedef struct {
     /* hash of a model's name; 0: free */
@@ -146,6 +152,11 @@ ngx_http_llm_key_t *ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone,
 
 ngx_http_llm_key_t *ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
+
+/* it is not found any more; its memory is the caller's */
+
+void ngx_http_llm_key_unlink_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_key_t *key);
 
 /*
  * The speed of a budget from here on.  Tokens that are not refilled yet stay
