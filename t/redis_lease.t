@@ -30,6 +30,7 @@ idle();
 leaves($_) for qw( QUIT TERM );
 killed_worker();
 redis_gone();
+back_later();
 too_large();
 
 $Redis->stop;
@@ -39,6 +40,10 @@ sub nodes {
     my ($count, %options) = @_;
 
     $Redis->call('FLUSHALL');
+
+    # what a busy machine does late is no fault of Redis here
+
+    $options{options} = 'timeout=2s ' . ($options{options} // '');
 
     @Nodes = map {
         LlmNode->start(redis => 'redis://' . $Redis->address, %options)
@@ -186,6 +191,34 @@ sub redis_gone {
     });
     ok(1, 'and then Redis');
     done('Redis gone');
+}
+
+
+# One machine knows that Redis is away when nobody wants its lease any more.
+# The other finds out by giving it back: that Redis has it, and is told again.
+
+sub back_later {
+    my ($knows, $tells) = nodes(2, zone => 'lease=20%');
+
+    $_->ask(5, sim => 'tokens=5; itl=0') for ($knows, $tells) x 20;
+
+    LlmRedis::await('both have a lease', sub {
+        LlmNode::used($Redis) >= 300
+    });
+
+    $Redis->freeze;
+    $knows->ask(700);
+    LlmRedis::await('both know that Redis is away', sub {
+        2 == grep { scalar $_->errors(qr/"shared" is down/) } @Nodes
+    });
+
+    $Redis->thaw;
+    $_->await_up(1) for @Nodes;
+
+    LlmRedis::await('given back', sub { LlmNode::used($Redis) <= 200 });
+    sleep 1;
+    is(LlmNode::used($Redis), 200, 'Redis was away: leases go back, once');
+    done('back later');
 }
 
 

@@ -235,6 +235,8 @@ sub leased {
 
     is(lease('d', [ @tokens, -30 ], [ @requests, -3 ])->[3], 30,
        'given back');
+    is_deeply([ @{lease('d', [ @tokens, -30 ], [ @requests, -3 ])}[3, 4] ],
+              [ 30, 4 ], 'and again: nothing moves');
 
     is_deeply([ @{settle('b', 1, [ @tokens, 0 ], [ @requests, 0 ])}[1, 2] ],
               [ 90, 9 ], 'one whose answer was lost is undone, debts too');

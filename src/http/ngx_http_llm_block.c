@@ -12,6 +12,9 @@
 /* an answer that is lost is undone within a second, as a rule */
 #define NGX_HTTP_LLM_BLOCK_KEEP_MS  10000
 
+/* what was given back, and may be said again, is known for so long */
+#define NGX_HTTP_LLM_BLOCK_BACK_MS  600000
+
 #define NGX_HTTP_LLM_BLOCK_TICK_MS  1000
 
 /* what is given back in one turn */
@@ -59,7 +62,8 @@ ngx_http_llm_block_tell(ngx_http_llm_limit_zone_t *lz,
 
     charge.redis = lz->redis;
     charge.zone = lz->zone.shm_zone->shm.name;
-    charge.keep_ms = NGX_HTTP_LLM_BLOCK_KEEP_MS;
+    charge.keep_ms = news->asks ? NGX_HTTP_LLM_BLOCK_KEEP_MS
+                                : NGX_HTTP_LLM_BLOCK_BACK_MS;
 
     ngx_memcpy(charge.digest, news->digest, NGX_HTTP_LLM_KEY_DIGEST);
 

@@ -36,12 +36,12 @@ end
 take(tokens, first)
 take(requests, second)
 
--- what is given back is not asked again
+-- what is given back has ended: said again, it moves nothing
 
 if want >= 0 and count >= 0 then
   save(state, pack('<dddd', first + spent, second + sent, 0, 0), 0)
 else
-  save(state)
+  save(state, '', 0)
 end
 
 return answer(1, max(first, 0), max(second, 0), tokens, requests)

@@ -16,6 +16,7 @@ static void ngx_http_llm_redis_tick(ngx_event_t *ev);
 static ngx_http_llm_redis_call_t *ngx_http_llm_redis_ask(
     ngx_http_llm_redis_call_t *call, ngx_http_llm_redis_pt handler,
     void *data);
+static void ngx_http_llm_redis_end(ngx_http_llm_redis_call_t *call);
 
 
 static const int64_t  ngx_http_llm_redis_nothing[NGX_HTTP_LLM_REDIS_BUDGETS];
@@ -257,14 +258,9 @@ void
 ngx_http_llm_redis_settle(const ngx_http_llm_redis_charge_t *charge,
     const int64_t *costs)
 {
-    ngx_http_llm_redis_call_t  *call;
-
-    call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_SETTLE, charge,
-                                      costs, 0, 0, NULL);
-
-    if (call && ngx_http_llm_redis_send(call) != NGX_OK) {
-        ngx_http_llm_redis_store(call);
-    }
+    ngx_http_llm_redis_end(
+               ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_SETTLE, charge,
+                                          costs, 0, 0, NULL));
 }
 
 
@@ -272,33 +268,32 @@ void
 ngx_http_llm_redis_return(const ngx_http_llm_redis_charge_t *charge,
     const int64_t *wants, const int64_t *debts)
 {
-    ngx_http_llm_redis_call_t  *call;
-
-    call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_LEASE, charge,
-                                      wants, debts[0], debts[1], NULL);
-    if (call == NULL) {
-        return;
-    }
-
-    /* it has no record that would tell a second one: it is lost rather */
-
-    call->once = 1;
-
-    if (ngx_http_llm_redis_send(call) != NGX_OK) {
-        ngx_http_llm_redis_call_free(call);
-    }
+    ngx_http_llm_redis_end(
+               ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_LEASE, charge,
+                                          wants, debts[0], debts[1], NULL));
 }
 
 
 void
 ngx_http_llm_redis_give_up(const ngx_http_llm_redis_charge_t *charge)
 {
-    ngx_http_llm_redis_call_t  *call;
+    ngx_http_llm_redis_end(
+               ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_SETTLE, charge,
+                                          ngx_http_llm_redis_nothing, 1, 0,
+                                          NULL));
+}
 
-    call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_SETTLE, charge,
-                                      ngx_http_llm_redis_nothing, 1, 0, NULL);
 
-    if (call && ngx_http_llm_redis_send(call) != NGX_OK) {
+static void
+ngx_http_llm_redis_end(ngx_http_llm_redis_call_t *call)
+{
+    if (call == NULL) {
+        return;
+    }
+
+    call->final = 1;
+
+    if (ngx_http_llm_redis_send(call) != NGX_OK) {
         ngx_http_llm_redis_store(call);
     }
 }
@@ -312,6 +307,15 @@ ngx_http_llm_redis_store(ngx_http_llm_redis_call_t *call)
     ngx_http_llm_redis_call_t  *oldest;
 
     redis = call->charge.redis;
+
+    /* Redis may have it, and forget about it before it is said again */
+
+    if (call->script == NGX_HTTP_LLM_REDIS_LEASE && call->tried
+        && ngx_current_msec - call->made_ms > call->charge.keep_ms / 2)
+    {
+        ngx_http_llm_redis_call_free(call);
+        return;
+    }
 
     if (redis->map == NULL || redis->stopping) {
         ngx_http_llm_redis_call_free(call);

@@ -177,7 +177,10 @@ void ngx_http_llm_redis_forget(ngx_http_llm_redis_call_t *call);
 void ngx_http_llm_redis_settle(const ngx_http_llm_redis_charge_t *charge,
     const int64_t *costs);
 
-/* gives back what is left of a lease: wants are below 0 */
+/*
+ * Gives back what is left of a lease: wants are below 0.  It is said again
+ * as long as it is not answered, for half of keep_ms.
+ */
 
 void ngx_http_llm_redis_return(const ngx_http_llm_redis_charge_t *charge,
     const int64_t *wants, const int64_t *debts);

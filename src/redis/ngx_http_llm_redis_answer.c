@@ -107,12 +107,12 @@ ngx_http_llm_redis_answer(ngx_http_llm_redis_call_t *call,
 static void
 ngx_http_llm_redis_lost(ngx_http_llm_redis_call_t *call)
 {
-    if (call->script == NGX_HTTP_LLM_REDIS_SETTLE) {
+    if (call->final) {
         ngx_http_llm_redis_store(call);
         return;
     }
 
-    if (call->sent && !call->once
+    if (call->sent
         && (call->script == NGX_HTTP_LLM_REDIS_RESERVE
             || call->script == NGX_HTTP_LLM_REDIS_LEASE))
     {
@@ -139,7 +139,7 @@ ngx_http_llm_redis_error(ngx_http_llm_redis_call_t *call, redisReply *reply)
               != NULL);
     unable = (!policy && ngx_http_llm_redis_unable(reply));
 
-    if (unable && call->script == NGX_HTTP_LLM_REDIS_SETTLE) {
+    if (unable && call->final) {
         ngx_http_llm_redis_store(call);
 
     } else {

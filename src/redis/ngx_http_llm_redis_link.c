@@ -325,6 +325,7 @@ ngx_http_llm_redis_link_put(ngx_http_llm_redis_link_t *link,
 {
     call->link = link;
     call->sent = 1;
+    call->tried = 1;
     call->sent_ms = ngx_current_msec;
 
     link->npending++;

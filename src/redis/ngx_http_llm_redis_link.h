@@ -129,7 +129,8 @@ struct ngx_http_llm_redis_call_s {
     ngx_http_llm_redis_script_e   script;
     ngx_http_llm_redis_done_pt    done;
 
-    /* ngx_current_msec when it was sent */
+    /* ngx_current_msec when it was made, and when it was sent */
+    ngx_msec_t                    made_ms;
     ngx_msec_t                    sent_ms;
 
     /* of a cluster */
@@ -140,9 +141,11 @@ struct ngx_http_llm_redis_call_s {
 
     unsigned                      sent:1;
 
-    /* of a settle: the reserve may still come; of a return: is not repeated */
-    unsigned                      late:1;
-    unsigned                      once:1;
+    /* has been sent, be it before the last time */
+    unsigned                      tried:1;
+
+    /* the end of a charge, or of a lease: it is sent until it is answered */
+    unsigned                      final:1;
 
     /* NULL: nobody waits for it */
     ngx_http_llm_redis_pt         handler;

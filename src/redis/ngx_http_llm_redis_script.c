@@ -123,6 +123,7 @@ ngx_http_llm_redis_call_create(ngx_http_llm_redis_script_e script,
 
     call->script = script;
     call->done = done;
+    call->made_ms = ngx_current_msec;
     call->text = (u_char *) call + sizeof(ngx_http_llm_redis_call_t);
 
     p = ngx_http_llm_redis_length(call->text, '*', n);
