@@ -16,10 +16,10 @@ use LlmRedis;
 use List::Util qw( max );
 use Time::HiRes qw( sleep time );
 
-# ms that a request may take which is not decided by Redis: a timeout of 50,
-# and what a loaded machine and the simulated server need
+# ms that a request may take which is not decided by Redis.  Whoever waits for
+# it takes for ever; how exact timeout= is bench/redis frozen measures.
 
-my $Bound = 250;
+my $Bound = 5000;
 
 my ($Redis, $Node);
 
@@ -54,9 +54,7 @@ sub node {
 
     $Redis->call('FLUSHALL') if $Redis->pid;
 
-    $Node = LlmNode->start(
-        redis => 'redis://' . $Redis->address, %options,
-        options => 'timeout=50ms ' . ($options{options} // ''));
+    $Node = LlmNode->start(redis => 'redis://' . $Redis->address, %options);
     $Node->await_up if !$options{down};
 
     return $Node;
@@ -166,7 +164,7 @@ sub never_there {
 sub frozen {
     my (@ms, $live, $used);
 
-    node();
+    node(options => 'timeout=300ms');
 
     $live = $Node->open(400, sim => 'tokens=50; itl=20');
     $live->status;
@@ -181,7 +179,7 @@ sub frozen {
     }
 
     is(scalar(@ms), 20, 'frozen: this machine decides');
-    cmp_ok(max(@ms), '<', $Bound, 'within the timeout');
+    cmp_ok(max(@ms), '<', $Bound, 'and does not wait for it');
     is(downs(), 1, 'one line says it');
 
     # settled while nobody listens
@@ -205,11 +203,11 @@ sub late {
     my $fake = LlmFakeRedis->start(real => $Redis, dir => dir('fake'));
     my @ms;
 
-    node(redis => $fake->url);
+    node(redis => $fake->url, options => 'timeout=300ms');
     is($Node->ask(10)->status, 200, 'late: not yet');
     LlmNode::await_used($Redis, 1);
 
-    $fake->does('late 300');
+    $fake->does('late 1500');
 
     for (1 .. 8) {
         my ($status, $ms) = timed(50);
@@ -217,8 +215,8 @@ sub late {
         push @ms, $ms if $status == 200;
     }
 
-    is(scalar(@ms), 8, '300 ms late: this machine decides');
-    cmp_ok(max(@ms), '<', $Bound, 'within the timeout');
+    is(scalar(@ms), 8, 'too late: this machine decides');
+    cmp_ok(max(@ms), '<', $Bound, 'and does not wait for it');
 
     $fake->does('real');
 
@@ -239,7 +237,7 @@ sub blackhole {
     my $fake = LlmFakeRedis->start(real => $Redis, dir => dir('fake'));
     my @ms;
 
-    node(redis => $fake->url, options => 'connect_timeout=200ms');
+    node(redis => $fake->url, options => 'timeout=50ms connect_timeout=200ms');
 
     # not even the greeting is answered
 
@@ -253,7 +251,7 @@ sub blackhole {
     }
 
     is(scalar(@ms), 8, 'a black hole: this machine decides');
-    cmp_ok(max(@ms), '<', $Bound, 'within the timeout');
+    cmp_ok(max(@ms), '<', $Bound, 'and does not wait for it');
     cmp_ok(downs(), '<=', 1, 'one line says it');
 
     $fake->does('real');
@@ -336,7 +334,11 @@ sub flushed_budgets {
 
     is($Node->ask(900)->status, 200, 'FLUSHALL: a new budget');
     $live->finish;
-    sleep 0.2;
+
+    # on the same link, behind what ends the charge
+
+    $Node->ask(1, key => 'other');
+    LlmNode::await_used($Redis, 1, 'other');
     is(LlmNode::await_used($Redis, 1), 1,
        'the charge of before is not settled into it');
     done('flushed budgets');
@@ -348,13 +350,13 @@ sub no_scripts_allowed {
                  '-@scripting');
 
     node(redis => 'redis://poor:p@' . $Redis->address, down => 1);
-    sleep 0.3;
+    $Node->await_error(qr/llm redis: .*NOPERM/);
+    ok(1, 'a user without scripts: the log says why');
 
     my ($status, $ms) = timed(10);
 
-    is($status, 200, 'a user without scripts: fallback');
+    is($status, 200, 'fallback');
     cmp_ok($ms, '<', $Bound, 'at once');
-    ok(scalar($Node->errors(qr/llm redis: .*NOPERM/)), 'the log says why');
     $Redis->call('ACL', 'DELUSER', 'poor');
     done('no scripts');
 }
@@ -431,7 +433,6 @@ sub fake {
         'says +OK\r\n', 'says :1\r\n', 'says $-1\r\n', 'says *-1\r\n',
         'says *0\r\n', 'says *1\r\n:1\r\n', 'says $2\r\nab\r\n',
         'says *7\r\n' . '+1\r\n' x 7, 'says *7\r\n' . '$-1\r\n' x 7,
-#SKIP        'says *7\r\n:1\r\n:-9\r\n:-9\r\n:1\r\n:1\r\n:1\r\n:1\r\n',
         'says *7\r\n:99\r\n:0\r\n:0\r\n:1\r\n:1\r\n:1\r\n:1\r\n',
         'says *7\r\n' . ':9223372036854775807\r\n' x 7,
         'says *7\r\n' . ':-9223372036854775808\r\n' x 7,
@@ -452,7 +453,7 @@ sub fake {
         'says -READONLY x\r\n', 'says -OOM x\r\n', 'says -WRONGTYPE x\r\n',
     );
 
-    node(redis => $fake->url);
+    node(redis => $fake->url, options => 'timeout=200ms');
 
     my ($pid) = $Node->{nginx}->workers;
     my (@slow, @wrong);
@@ -469,14 +470,19 @@ sub fake {
             (LlmNode::used($Redis, 'probe') // 0) > $count
         });
 
+        # said, if not to the first one: a late answer takes the link, too
+
         my $count = $fake->count;
         $fake->does($fault);
 
-        my ($status, $ms) = timed(1);
+        LlmRedis::await('it is said', sub {
+            my ($status, $ms) = timed(1);
 
-        push @wrong, "$fault: $status" if $status != 200;
-        push @slow, "$fault: $ms ms" if $ms > $Bound;
-        push @wrong, "$fault: not said" if $fake->count == $count;
+            push @wrong, "$fault: $status" if $status != 200;
+            push @slow, "$fault: $ms ms" if $ms > $Bound;
+
+            return $fake->count > $count;
+        });
     }
 
     is(join(', ', map { substr $_, 0, 60 } @wrong), '',

@@ -41,10 +41,6 @@ sub nodes {
 
     $Redis->call('FLUSHALL');
 
-    # what a busy machine does late is no fault of Redis here
-
-    $options{options} = 'timeout=2s ' . ($options{options} // '');
-
     @Nodes = map {
         LlmNode->start(redis => 'redis://' . $Redis->address, %options)
     } 1 .. $count;

@@ -222,7 +222,7 @@ sub await_used {
     eval {
         LlmRedis::await('settled', sub {
             (used($redis, $key) // -1) == $tokens
-        }, 3);
+        });
     };
 
     return used($redis, $key);
