@@ -123,7 +123,10 @@ ngx_http_llm_limit_zone_name(const ngx_http_llm_ctx_t *ctx)
 {
     ngx_str_t  none = ngx_null_string;
 
-    return ctx->charge ? ctx->charge->zone->shm_zone->shm.name : none;
+    /* while Redis is asked nobody has decided yet */
+
+    return (ctx->charge && ctx->charge->zone)
+           ? ctx->charge->zone->shm_zone->shm.name : none;
 }
 
 

@@ -73,7 +73,7 @@ pid logs/nginx.pid;
 error_log logs/error.log debug;
 $self->{main}
 events {
-    worker_connections 512;
+    worker_connections @{[ $self->{connections} // 512 ]};
 }
 http {
     access_log off;

@@ -40,7 +40,7 @@ sub start {
         binary => LlmTest::nginx(), module => LlmTest::module(),
         dir => "$ENV{TEST_NGINX_SERVROOT}/node" . ++$Count,
         main => "worker_processes $workers;\n" . ($options{main} // ''),
-        http => $self->http);
+        connections => $options{connections}, http => $self->http);
 
     return $self;
 }
