@@ -380,11 +380,14 @@ bench-redis: build tools
 bench-streams: build tools
 	@$(tests_env) bench/streams
 
-##   minutes   the three clocks and the heartbeat at the scale of minutes
+##   minutes   the three clocks, the heartbeat and a client that reads nothing
+##             at the scale of minutes
 .PHONY: minutes
 minutes: build tools
-	@tools/install-deps perl suites
+	@tools/install-deps perl suites clients
 	@$(tests_env) prove -It/lib t/slow/minutes.t
+	@cd t/clients; $(tests_env) ZERO_WINDOW_MS=60000 node --test \
+	    --test-name-pattern 'no window for a while' mass.test.mjs
 
 
 ##   clean     removes build/

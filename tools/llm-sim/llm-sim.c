@@ -76,6 +76,7 @@ static const char  sim_help[] =
 "     /rpc/2.0/ai_custom/v1/wenxinworkshop/chat/MODEL\n"
 "GET  /v1/models\n"
 "GET  /sim/stats: counters of all servers; DELETE /sim/stats zeroes them\n"
+"     (made_tokens: with those of answers that are under way)\n"
 "     requests = completed + aborted (the client left before the end)\n"
 "     + faulted (spoiled as below) + inflight; times in modelled ms: busy_ms\n"
 "     the steps of the batch, late_ms by how much their ends came late, in\n"

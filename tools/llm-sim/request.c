@@ -218,6 +218,7 @@ sim_req_token(sim_req_t *r)
         }
 
         r->made++;
+        r->server->stats.made_tokens++;
 
         if (r->made < r->length || sim_fault_due(r)) {
             return 1;

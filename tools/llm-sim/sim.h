@@ -106,6 +106,7 @@ typedef struct {
     uint64_t              prompt_tokens;
     uint64_t              cached_tokens;
     uint64_t              completion_tokens;
+    uint64_t              made_tokens;      /* those under way included */
     uint64_t              steps;
     double                busy_us;          /* of all steps, modelled */
     uint64_t              late_us;          /* their ends, in all; the worst */

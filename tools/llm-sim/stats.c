@@ -30,6 +30,7 @@ sim_stats_json(buf_t *b)
                     "\"aborted\":%llu,\"faulted\":%llu,\"inflight\":%llu,"
                     "\"max_inflight\":%llu,\"prompt_tokens\":%llu,"
                     "\"cached_tokens\":%llu,\"completion_tokens\":%llu,"
+                    "\"made_tokens\":%llu,"
                     "\"steps\":%llu,\"busy_ms\":%.3f,\"late_ms\":%.3f,"
                     "\"late_max_ms\":%.3f}",
                     i ? "," : "", s->port,
@@ -42,6 +43,7 @@ sim_stats_json(buf_t *b)
                     (unsigned long long) st->prompt_tokens,
                     (unsigned long long) st->cached_tokens,
                     (unsigned long long) st->completion_tokens,
+                    (unsigned long long) st->made_tokens,
                     (unsigned long long) st->steps, st->busy_us / 1000,
                     sim_stats_ms(st->late_us), sim_stats_ms(st->late_max_us));
     }

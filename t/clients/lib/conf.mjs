@@ -34,6 +34,19 @@ const SERVERS = {
                llm_idle_timeout 1s;`,
     },
 
+    /* the client has a second to read something, or one minute and more */
+    impatient: {
+        to: 'one',
+        more: 'send_timeout 1s; llm_limit zone=ledger;',
+    },
+
+    patient: {
+        to: 'one',
+        more: `send_timeout 2m;
+               llm_idle_timeout 1s;
+               llm_limit zone=ledger;`,
+    },
+
     total: { to: 'one', more: 'llm_total_timeout 1s;' },
 
     limited: {

@@ -31,10 +31,10 @@ let failed = false;
 
 /* a test; whatever it asked of nginx, it has to have looked at the lines of */
 
-export function promise(name, run) {
+export function promise(name, run, timeout = TEST_MS) {
     const id = ++count;
 
-    test(name, { timeout: TEST_MS }, async () => {
+    test(name, { timeout }, async () => {
         const scene = new Scene(id);
 
         try {
@@ -52,9 +52,9 @@ export function promise(name, run) {
 
 /* one that cannot be kept without the module */
 
-export function modulePromise(name, run) {
+export function modulePromise(name, run, timeout) {
     if (!direct) {
-        promise(name, run);
+        promise(name, run, timeout);
     }
 }
 

@@ -18,8 +18,8 @@ const MAX_MS = 15000;
  * ask(url, { body, headers, leave, after, when }): all of the answer, as it
  * came.  The client leaves in the way that leave says, as soon as it has so
  * many events, or a text that after() finds enough; or, before any, when the
- * promise of when() is kept.  Resolves to { status, headers, text, broken,
- * left }.
+ * promise of when() is kept.  Where there is a sink() it is given the text,
+ * which is not kept.  Resolves to { status, headers, text, broken, left }.
  */
 
 export async function ask(version, url, options) {
@@ -156,7 +156,12 @@ function answer() {
 }
 
 
-function leaveAfter(got, text, { leave, after, when }, run) {
+function leaveAfter(got, text, { leave, after, when, sink }, run) {
+    if (sink) {
+        sink(text);
+        return;
+    }
+
     got.text += text;
 
     if (leave && !when && !got.left
