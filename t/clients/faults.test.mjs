@@ -56,6 +56,12 @@ const UPSTREAM = [
     { order: 'tokens=6; gzip=lie',
       outcome: 'complete', end: 'done', usage: 'none', status: 200 },
 
+    /* nothing can be put into it: it breaks off */
+    ...['reset', 'close', 'midchunk'].map((fault) => ({
+        order: `fault=${fault}; at=3; tokens=9; gzip=lie`,
+        outcome: 'transport', end: 'upstream_truncated', usage: 'none',
+    })),
+
     /* what is in the text is no matter of the stream's */
     ...WORDS.map((say) => ({
         order: `tokens=6; say=${encodeURIComponent(say)}`,
@@ -184,7 +190,7 @@ async function request(scene, name, version, order, options = {}) {
 async function book(scene, name, version, want) {
     const line = await scene.line({ ...want, protocol: version });
     const key = `${name} ${version}`;
-    const blind = line.usage === 'none' && line.end === 'done';
+    const blind = line.usage === 'none' && line.total !== '-';
     const total = blind ? Number(line.reserved)
                         : Number(line.total.replace('-', '0'));
 
