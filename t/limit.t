@@ -59,7 +59,7 @@ sub check_last {
     return if $dry_run || $req_idx != $requests - 1;
 
     if (defined $block->last_log) {
-        $deadline = time + 3;
+        $deadline = time + 20;
 
         do {
             sleep 0.02;
@@ -316,7 +316,37 @@ my $b = $::Headers =~ s/one/${long}b/r;
 
 
 
-=== TEST 12: who has no key has no limit
+=== TEST 12: two keys are none: nginx takes one Authorization
+--- http_config eval: $::Completion
+--- location
+llm_limit zone=t reserve=100;
+--- request eval
+[$::Ask, $::Ask]
+--- more_headers eval
+[$::Headers . "Authorization: Bearer two\n", $::Headers]
+--- error_code eval
+[400, 200]
+--- response_headers eval
+["", "x-ratelimit-remaining-tokens: 900"]
+
+
+
+=== TEST 13: blanks around a key are no other key
+--- http_config eval: $::Completion
+--- location
+llm_limit zone=t reserve=100;
+--- request eval
+[$::Ask, $::Ask]
+--- more_headers eval
+[$::Headers, $::Headers =~ s/Bearer one/  Bearer one  /r]
+--- response_headers eval
+["x-ratelimit-remaining-tokens: 900", "x-ratelimit-remaining-tokens: 870"]
+--- error_code eval
+[200, 200]
+
+
+
+=== TEST 14: who has no key has no limit
 --- http_config eval
 "$::Zone requests=1/d;"
 --- location
@@ -335,7 +365,7 @@ limit_zone: -
 
 
 
-=== TEST 13: a request without a body is not counted
+=== TEST 15: a request without a body is not counted
 --- http_config eval
 "$::Zone requests=1/d;"
 --- location
@@ -348,7 +378,7 @@ llm_limit zone=t;
 
 
 
-=== TEST 14: dry run: decided and logged, never done
+=== TEST 16: dry run: decided and logged, never done
 --- http_config eval
 "$::Zone requests=1/d;"
 --- location
@@ -371,7 +401,7 @@ end: done
 
 
 
-=== TEST 15: status and log level are the operator's
+=== TEST 17: status and log level are the operator's
 --- http_config eval
 "$::Zone requests=1/d;"
 --- location
@@ -390,7 +420,7 @@ llm_limit_log_level notice;
 
 
 
-=== TEST 16: no headers where they are not wanted
+=== TEST 18: no headers where they are not wanted
 --- http_config eval
 "$::Zone requests=1/d;"
 --- location
@@ -409,7 +439,7 @@ llm_limit_headers off;
 
 
 
-=== TEST 17: nginx's own page where error events are off
+=== TEST 19: nginx's own page where error events are off
 --- http_config eval
 "$::Zone requests=1/d;"
 --- location
@@ -427,7 +457,7 @@ llm_error_events off;
 
 
 
-=== TEST 18: an error_page of the operator goes before our JSON
+=== TEST 20: an error_page of the operator goes before our JSON
 --- http_config eval
 "$::Zone requests=1/d;"
 --- config
@@ -447,7 +477,7 @@ if ($arg_fine) { error_page 429 =200 /fine.txt; }
 
 
 
-=== TEST 19: the dialect's own error
+=== TEST 21: the dialect's own error
 --- http_config eval
 "$::Zone requests=1/d;"
 --- location
@@ -464,7 +494,7 @@ my $ask = $::Ask =~ s{chat/completions}{messages}r
 
 
 
-=== TEST 20: upstream's own limits are not shown beside ours
+=== TEST 22: upstream's own limits are not shown beside ours
 --- http_config eval
 "$::Zone tokens=1k/d count=completion;"
 --- location
@@ -482,7 +512,7 @@ x-ratelimit-remaining-tokens: 900
 
 
 
-=== TEST 21: a request that is redirected is charged once
+=== TEST 23: a request that is redirected is charged once
 --- http_config eval
 "$::Zone requests=5/d;"
 --- config eval

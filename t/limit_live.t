@@ -42,6 +42,8 @@ killed();
 terminated();
 zone_full_of_keys();
 zone_full_of_requests();
+faster_plan();
+slower_plan();
 
 remove_tree($Dir) if Test::More->builder->is_passing;
 
@@ -285,6 +287,98 @@ sub zone_full_of_requests {
        'full of requests: when they end, new keys are served');
 
     end('full of requests');
+}
+
+
+# who sleeps has the new rate from the next request of its key on
+
+sub faster_plan {
+    my ($first, $second, $third);
+
+    start(plans());
+
+    $first = planned('1/h');
+    is($first->finish->status, 200, 'faster plan: there is one an hour');
+
+    $second = planned('1/h');
+    ok(await_logged(qr/llm limit: delayed, zone "t", .* by 3[56]\d{5}ms/),
+       'faster plan: the second one is to sleep for an hour');
+
+    $third = planned('1/s');
+
+    is($third->finish->status, 200, 'faster plan: the third one has its turn');
+    is($second->finish->status, 200, 'faster plan: the second one, too');
+
+    end('faster plan');
+}
+
+
+# .. but never has to sleep for longer than it was told
+
+sub slower_plan {
+    my ($first, $second, $third);
+
+    start(plans());
+
+    $first = planned('1/s');
+    is($first->finish->status, 200, 'slower plan: there is one a second');
+
+    $second = planned('1/s');
+    $third = planned('1/d', '/now');
+
+    is($third->status, 429, 'slower plan: one a day is not there now');
+    is($second->finish->status, 200, 'slower plan: who slept is not told that');
+
+    end('slower plan');
+}
+
+
+sub planned {
+    my ($rate, $path) = @_;
+
+    return LlmClient->open($Port, path => ($path // '')
+                                          . '/v1/chat/completions',
+                           headers => { 'X-Rate' => $rate });
+}
+
+
+sub plans {
+    my $to = 'http://127.0.0.1:' . sim_port(1);
+
+    return <<"END";
+    llm_limit_zone all zone=t:1m requests=\$http_x_rate requests_burst=1;
+
+    server {
+        listen 127.0.0.1:$Port reuseport;
+
+        llm_stream on;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+
+        location / {
+            llm_limit zone=t wait=2h;
+            proxy_pass $to;
+        }
+
+        location /now/ {
+            llm_limit zone=t;
+            proxy_pass $to/;
+        }
+    }
+END
+}
+
+
+sub await_logged {
+    my ($pattern) = @_;
+    my $deadline = time + 20;
+
+    while (time < $deadline) {
+        return 1 if $Nginx->logged($pattern);
+        sleep 0.05;
+    }
+
+    return 0;
 }
 
 
