@@ -5,22 +5,29 @@
 
 /*
  * Every fault of upstream, of the usage and of the client, in every dialect,
- * over HTTP/1.1 and HTTP/2: the client sees exactly one of complete, status,
+ * over each version of HTTP: the client sees exactly one of complete, status,
  * error in the stream and a broken transport; the log says how it ended;
  * what is logged is what is charged, and nothing stays in flight.
  */
 
 import assert from 'node:assert/strict';
+import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 
 import { APIS, outcomeOf } from './lib/apis.mjs';
 import { LEDGER_BURST } from './lib/conf.mjs';
-import { parts, startParts } from './lib/parts.mjs';
+import { hasHttp3, parts, startParts } from './lib/parts.mjs';
+import { hasQuic } from './lib/quic.mjs';
 import { lastPromise, modulePromise } from './lib/scene.mjs';
 import { hold, idOf, until } from './lib/stage.mjs';
 import { ask } from './lib/wire.mjs';
 
-const VERSIONS = ['HTTP/1.1', 'HTTP/2.0'];
+/* why there is no HTTP/3 */
+const SKIP = !hasHttp3() ? 'this nginx was built without HTTP/3'
+             : !hasQuic() ? 'no aioquic for python3, or $TEST_PYTHON'
+             : null;
+
+const VERSIONS = ['HTTP/1.1', 'HTTP/2.0', ...(SKIP ? [] : ['HTTP/3.0'])];
 
 /* text that looks like a stream's own words, as it is in a JSON string */
 
@@ -133,14 +140,19 @@ const USAGES = ['-1', '1e308', '9223372036854775808', '1.5', '"12"', 'null',
 /* how a client leaves, by version, and after how many events */
 
 const LEAVES = { 'HTTP/1.1': ['close', 'reset', 'half'],
-                 'HTTP/2.0': ['close', 'reset'] };
+                 'HTTP/2.0': ['close', 'reset'],
+                 'HTTP/3.0': ['close', 'reset', 'stop'] };
 const AFTER = Array.from({ length: 10 }, (_, i) => i);
 
 /* by key: the tokens of all lines in the log */
 const ledger = new Map();
 
 
-await startParts();
+await startParts({ quic: SKIP === null });
+
+if (SKIP) {
+    test('HTTP/3', { skip: SKIP }, () => {});
+}
 
 
 function each(run, not = []) {
@@ -160,7 +172,7 @@ async function request(scene, name, version, order, options = {}) {
     const join = api.path.includes('?') ? '&' : '?';
     const key = options.key ?? `${name} ${version}`;
 
-    scene.tls = version === 'HTTP/2.0';
+    scene.tls = version !== 'HTTP/1.1';
 
     const got = await ask(version, `${scene.url(options.server ?? 'ledger')}`
                           + `${api.path}${join}test=${scene.id}`, {

@@ -4,12 +4,14 @@
  */
 
 /*
- * Requests without a client library, over HTTP/1.1 and HTTP/2, that may
+ * Requests without a client library, over each version of HTTP, that may
  * leave in mid-stream: each way in which a client can.
  */
 
 import http from 'node:http';
 import http2 from 'node:http2';
+
+import { request3 } from './quic.mjs';
 
 const MAX_MS = 15000;
 
@@ -23,7 +25,8 @@ const MAX_MS = 15000;
  */
 
 export async function ask(version, url, options) {
-    const run = version === 'HTTP/2.0' ? ask2 : ask1;
+    const run = { 'HTTP/1.1': ask1, 'HTTP/2.0': ask2,
+                  'HTTP/3.0': ask3 }[version];
     let timer;
 
     const late = new Promise((resolve, reject) => {
@@ -147,6 +150,32 @@ function ask2(url, options) {
         });
 
         stream.end(options.body);
+    });
+}
+
+
+/* lib/quic.py says how one of HTTP/3 leaves */
+
+function ask3(url, options) {
+    return new Promise((resolve, reject) => {
+        const got = answer();
+        const leave = () => request.leave(options.leave);
+        const request = request3(url, options, {
+            ready: () => leaveWhen(got, options, reject, leave),
+
+            header: (status, headers) => {
+                got.status = status;
+                got.headers = headers;
+            },
+
+            data: (text) => leaveAfter(got, text, options, leave),
+
+            end: (how) => {
+                got.broken = how !== 'fin' && !got.left;
+                got.how = how;
+                resolve(got);
+            },
+        });
     });
 }
 
