@@ -183,6 +183,29 @@ for (const version of VERSIONS) {
 }
 
 
+/* the Responses API says all of it again in its last event, the terminal one */
+
+modulePromise('upstream: a last event over 1 MB is the end, where it is whole',
+              async (scene) => {
+    for (const [fault, outcome, end] of [['', 'complete', 'done'],
+        ['; fault=midevent; at=2', 'transport', 'upstream_truncated']])
+    {
+        const seen = withoutXs();
+        const got = await send(scene, 'responses', 'HTTP/1.1',
+                               `tokens=3; itl=0; words=${3 * MB}${fault}`,
+                               { sink: seen.sink });
+
+        got.text = seen.text;
+
+        assert.equal(outcomeOf(APIS.responses, got), outcome);
+
+        const line = await scene.line({ end, usage: 'estimate' });
+
+        assert.ok(line.completion > MB / 10, 'all of it is charged');
+    }
+}, SLOW_MS);
+
+
 /*
  * Opens an answer of 100 MB that its client can read from as slowly as it
  * likes.  read() waits for the next so many bytes.
