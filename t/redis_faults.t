@@ -433,6 +433,8 @@ sub fake {
         'says +OK\r\n', 'says :1\r\n', 'says $-1\r\n', 'says *-1\r\n',
         'says *0\r\n', 'says *1\r\n:1\r\n', 'says $2\r\nab\r\n',
         'says *7\r\n' . '+1\r\n' x 7, 'says *7\r\n' . '$-1\r\n' x 7,
+        'says *7\r\n:1\r\n:-9\r\n:-9\r\n:1\r\n:1\r\n:1\r\n:1\r\n',
+        'says *7\r\n:1\r\n:0\r\n:90000000\r\n:1\r\n:1\r\n:1\r\n:1\r\n',
         'says *7\r\n:99\r\n:0\r\n:0\r\n:1\r\n:1\r\n:1\r\n:1\r\n',
         'says *7\r\n' . ':9223372036854775807\r\n' x 7,
         'says *7\r\n' . ':-9223372036854775808\r\n' x 7,

@@ -169,10 +169,16 @@ ngx_http_llm_redis_reserve(const ngx_http_llm_redis_charge_t *charge,
     const ngx_http_llm_redis_facts_t *facts, ngx_http_llm_redis_pt handler,
     void *data)
 {
-    return ngx_http_llm_redis_ask(
-               ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_RESERVE, charge,
-                                          costs, wait_ns / 1000, 0, facts),
-               handler, data);
+    ngx_http_llm_redis_call_t  *call;
+
+    call = ngx_http_llm_redis_command(NGX_HTTP_LLM_REDIS_RESERVE, charge,
+                                      costs, wait_ns / 1000, 0, facts);
+
+    if (call) {
+        call->wait_ns = wait_ns;
+    }
+
+    return ngx_http_llm_redis_ask(call, handler, data);
 }
 
 

@@ -15,6 +15,9 @@
 #define NGX_HTTP_LLM_REDIS_HOPS     4
 
 
+static ngx_uint_t ngx_http_llm_redis_absurd(
+    const ngx_http_llm_redis_call_t *call,
+    const ngx_http_llm_redis_answer_t *answer);
 static void ngx_http_llm_redis_answer(ngx_http_llm_redis_call_t *call,
     const ngx_http_llm_redis_answer_t *answer);
 static void ngx_http_llm_redis_lost(ngx_http_llm_redis_call_t *call);
@@ -64,7 +67,9 @@ ngx_http_llm_redis_done(ngx_http_llm_redis_call_t *call, redisReply *reply)
         return;
     }
 
-    if (ngx_http_llm_redis_read(reply, call->script, &answer) != NGX_OK) {
+    if (ngx_http_llm_redis_read(reply, call->script, &answer) != NGX_OK
+        || ngx_http_llm_redis_absurd(call, &answer))
+    {
         link = call->link;
         ngx_http_llm_redis_lost(call);
         ngx_http_llm_redis_link_drop(link, "wrong reply");
@@ -80,6 +85,30 @@ ngx_http_llm_redis_done(ngx_http_llm_redis_call_t *call, redisReply *reply)
     }
 
     ngx_http_llm_redis_answer(call, &answer);
+}
+
+
+/* no script takes what it was told not to wait for: a request would sleep */
+
+static ngx_uint_t
+ngx_http_llm_redis_absurd(const ngx_http_llm_redis_call_t *call,
+    const ngx_http_llm_redis_answer_t *answer)
+{
+    ngx_uint_t  b;
+
+    if (call->script != NGX_HTTP_LLM_REDIS_RESERVE
+        || answer->status != NGX_HTTP_LLM_REDIS_TAKEN)
+    {
+        return 0;
+    }
+
+    for (b = 0; b < NGX_HTTP_LLM_REDIS_BUDGETS; b++) {
+        if (answer->delay_ns[b] > call->wait_ns) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

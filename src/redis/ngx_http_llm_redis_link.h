@@ -133,6 +133,9 @@ struct ngx_http_llm_redis_call_s {
     ngx_msec_t                    made_ms;
     ngx_msec_t                    sent_ms;
 
+    /* of a reserve: the longest delay that it takes */
+    int64_t                       wait_ns;
+
     /* of a cluster */
     ngx_uint_t                    slot;
 
