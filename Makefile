@@ -277,8 +277,12 @@ docs:
 	@prove t/docs.t
 
 ##   suites    the Test::Nginx suites (T=t/x.t: only this one); those that
-##             measure time have the machine to themselves
+##             measure time have the machine to themselves; those of Redis
+##             once more with Valkey, where the release has it
 timed      = t/balance_tokens.t t/failover.t t/queue.t t/queue_live.t t/wait.t
+valkey     = $(abspath $(BUILD))/valkey/usr/bin/valkey-server
+by_redis   = $(filter-out t/redis_scripts.t t/redis_policy_script.t,\
+             $(filter t/redis%.t,$(T)))
 tests_env  = TEST_NGINX_BINARY=$(abspath $(NGINX)) \
              TEST_LLM_MODULE=$(abspath $(module)) \
              TEST_LLM_SIM=$(abspath $(bin))/llm-sim \
@@ -293,6 +297,10 @@ suites: build tools
 	           '-j1 $(filter $(timed),$(T))'; do \
 	    [[ $$run != *.t* ]] || prove -It/lib $$run || failed=1; \
 	done; \
+	if [ -n '$(by_redis)' ] && [ -x $(valkey) ]; then \
+	    echo 'with Valkey:'; export TEST_LLM_REDIS=$(valkey); \
+	    prove -It/lib -j$(JOBS) $(by_redis) || failed=1; \
+	fi; \
 	test -z "$$failed"
 
 ##   failover  1,000 requests to three servers of which one is well

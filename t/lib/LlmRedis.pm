@@ -37,7 +37,8 @@ my $Root = abs_path(dirname(__FILE__) . '/../..');
 my $Build = $ENV{TEST_LLM_BUILD} || "$Root/build";
 
 
-# the kinds of servers that this machine has
+# the kinds of servers that this machine has; $TEST_LLM_REDIS and
+# $TEST_LLM_VALKEY name others
 
 sub servers {
     return grep { -x binary($_) } qw( redis valkey );
