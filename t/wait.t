@@ -82,12 +82,10 @@ sub in_order {
     is(join(' ', map { $_->{n} } @logged), join(' ', 1 .. 30),
        "$name: in the order in which they came");
 
-    # against one each 0.1 s
-
-    @late = map { $logged[$_]{sent} - $logged[0]{sent} - 0.1 * $_ } 0 .. 29;
+    @late = late(0.1, @logged);
 
     cmp_ok(min(@late), '>', -0.1, "$name: one in 0.1 s, never one more");
-    cmp_ok(max(@late), '<', 1, "$name: and not many less");
+    cmp_ok(max(@late), '<', 2, "$name: and not many less");
 
     # on a busy machine the first ones may come too late to be delayed
 
@@ -271,11 +269,11 @@ sub moved_by_leavers {
     is(join(' ', map { $_->{n} } @logged), join(' ', 1 .. 9, 16 .. 25),
        'moved by leavers: all others are served, in order');
 
-    @late = map { $logged[$_]{sent} - $logged[0]{sent} - $_ / 3 } 0 .. 18;
+    @late = late(1 / 3, @logged);
 
     cmp_ok(min(@late), '>', -1 / 3, 'moved by leavers: not before its time');
     cmp_ok(max(@late), '<', 1.5, 'moved by leavers: nor where it was before');
-    cmp_ok(most_in(1, @logged), '<=', 4,
+    cmp_ok(most_in(3, @logged), '<=', 12,
            'moved by leavers: never more than the rate and the burst');
     is(scalar(keys %{{ map { $_->{pid} => 1 } @logged[9 .. 18] }}), 2,
        'moved by leavers: in both workers');
@@ -374,6 +372,22 @@ sub moved_by_a_killed_worker {
        'moved by a death: in order');
 
     end('moved by a death', $Killed);
+}
+
+
+# how late each was sent, where one is let go in so many seconds, once it came
+
+sub late {
+    my ($period, @logged) = @_;
+    my ($place, @late);
+
+    for my $line (@logged) {
+        $place = max(defined $place ? $place + $period : (),
+                     $line->{sent} - $line->{wait});
+        push @late, $line->{sent} - $place;
+    }
+
+    return @late;
 }
 
 
