@@ -377,7 +377,7 @@ bench-once: build tools
 	    BALANCERS='least_conn,tokens+affinity' bench/balance table
 	@bench/pick/run --limit 500
 
-##   bench-redis  budgets that two nginx share in Redis, in three minutes
+##   bench-redis  budgets that two nginx share in Redis, in six minutes
 .PHONY: bench-redis
 bench-redis: build tools
 	@tools/install-deps perl redis

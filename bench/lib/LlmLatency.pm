@@ -7,7 +7,7 @@ package LlmLatency;
 # machine's memory, and beside what Redis costs anybody who asks it: a bare
 # PING and EVAL "return 1" from a plain socket.
 #
-#     my @rows = measure(turns => 41, urls => { local => ..., tcp => ... },
+#     my @rows = measure(turns => 21, urls => { local => ..., tcp => ... },
 #                        sockets => { tcp => ..., unix => ... },
 #                        load => [ command and arguments of llm-load ]);
 #     report(@rows);
