@@ -25,6 +25,7 @@ _Static_assert(sizeof(ngx_http_llm_key_t) <= NGX_HTTP_LLM_KEY_CHUNK,
                "a key fits a chunk");
 
 
+static void ngx_http_llm_key_fetch(ngx_http_llm_key_t *key, int64_t now_ns);
 static uint32_t *ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone,
     const u_char *digest);
 static ngx_http_llm_key_t *ngx_http_llm_key_first(ngx_http_llm_zone_t *zone,
@@ -47,7 +48,8 @@ ngx_http_llm_key_slots(size_t zone_bytes)
 
 
 void
-ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone, const u_char *digest)
+ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone, const u_char *digest,
+    int64_t now_ns)
 {
     ngx_uint_t           i;
     ngx_http_llm_key_t  *key;
@@ -65,11 +67,29 @@ ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone, const u_char *digest)
         }
 
         if (ngx_memcmp(key->digest, digest, NGX_HTTP_LLM_KEY_DIGEST) == 0) {
-            __builtin_prefetch(&key->listed_s, 1);
+            ngx_http_llm_key_fetch(key, now_ns);
             return;
         }
 
         key = *(ngx_http_llm_key_t *volatile *) &key->next;
+    }
+}
+
+
+/* its second line, and its neighbours in the LRU, if it is to leave them */
+
+static void
+ngx_http_llm_key_fetch(ngx_http_llm_key_t *key, int64_t now_ns)
+{
+    uint32_t  listed_s;
+
+    __builtin_prefetch(&key->holds, 1);
+
+    listed_s = *(volatile uint32_t *) &key->listed_s;
+
+    if (listed_s && listed_s != ngx_http_llm_key_second(now_ns)) {
+        __builtin_prefetch(key->queue.prev, 1);
+        __builtin_prefetch(key->queue.next, 1);
     }
 }
 
@@ -79,16 +99,9 @@ ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone, const u_char *digest)
 void
 ngx_http_llm_key_touch(ngx_http_llm_key_t *key, int64_t now_ns)
 {
-    uint32_t  listed_s;
+    ngx_http_llm_key_fetch(key, now_ns);
 
-    __builtin_prefetch(key, 1);
-
-    listed_s = *(volatile uint32_t *) &key->listed_s;
-
-    if (listed_s && listed_s != ngx_http_llm_key_second(now_ns)) {
-        __builtin_prefetch(key->queue.prev, 1);
-        __builtin_prefetch(key->queue.next, 1);
-    }
+    (void) *(volatile uint32_t *) &key->holds;
 }
 
 

@@ -20,7 +20,7 @@
 
 
 /* of all that lies in a zone: keys, holds, and what holds them */
-#define NGX_HTTP_LLM_ZONE_VERSION  7
+#define NGX_HTTP_LLM_ZONE_VERSION  8
 
 /* models whose answers a key remembers */
 #define NGX_HTTP_LLM_KEY_MODELS    4
@@ -60,7 +60,8 @@ struct ngx_http_llm_key_s {
 
     u_char                  digest[NGX_HTTP_LLM_KEY_DIGEST];
 
-    uint32_t                holds;
+    /* the second in which it came to the head of the LRU; 0: is not there */
+    uint32_t                listed_s;
 
     /*
      * buckets count time: what that is in tokens is said by the speed, a rate
@@ -70,8 +71,7 @@ struct ngx_http_llm_key_s {
     int64_t                 tokens[NGX_HTTP_LLM_BUDGETS];
     uint32_t                period_s[NGX_HTTP_LLM_BUDGETS];
 
-    /* the second in which it came to the head of the LRU; 0: is not there */
-    uint32_t                listed_s;
+    uint32_t                holds;
 
     /* streams pause for it; counts, in a circle, what was given back since */
     uint32_t                paced:1;
@@ -137,7 +137,7 @@ ngx_uint_t ngx_http_llm_key_slots(size_t zone_bytes);
  */
 
 void ngx_http_llm_key_prefetch(ngx_http_llm_zone_t *zone,
-    const u_char *digest);
+    const u_char *digest, int64_t now_ns);
 
 /* the same of a key with a hold, but waits for it */
 

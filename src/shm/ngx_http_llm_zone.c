@@ -169,7 +169,8 @@ ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
     ngx_http_llm_zone_t  *sorted[NGX_HTTP_LLM_MAX_ZONES];
 
     for (i = 0; i < n; i++) {
-        ngx_http_llm_key_prefetch(takes[i].zone, takes[i].digest);
+        ngx_http_llm_key_prefetch(takes[i].zone, takes[i].digest,
+                                  now_ns);
     }
 
     ngx_http_llm_zone_sort(sorted, takes, n);
