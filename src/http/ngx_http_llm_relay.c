@@ -17,16 +17,25 @@
 
 static ngx_int_t ngx_http_llm_relay_wait(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
+static ngx_int_t ngx_http_llm_relay_whole(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in, ngx_chain_t **left,
+    u_char **from);
+static u_char *ngx_http_llm_relay_alike(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, u_char *p, u_char *last);
 static ngx_int_t ngx_http_llm_relay_pass(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, ngx_buf_t *b, ngx_chain_t ***ll);
+    ngx_http_llm_ctx_t *ctx, ngx_buf_t *b, u_char *from, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_buf(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, ngx_buf_t *b, ngx_chain_t ***ll);
+    ngx_http_llm_ctx_t *ctx, ngx_buf_t *b, u_char *p, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_piece(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, const u_char *p, size_t len,
     ngx_uint_t complete, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_front(ngx_http_request_t *r,
     ngx_http_llm_relay_t *relay, ngx_buf_t *b, u_char *p, ngx_chain_t ***ll);
+static ngx_int_t ngx_http_llm_relay_forward(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
 static ngx_int_t ngx_http_llm_relay_next(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t *out);
+static ngx_int_t ngx_http_llm_relay_send(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t *out);
 
 
@@ -34,9 +43,10 @@ ngx_int_t
 ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_chain_t *in)
 {
+    u_char                *from;
     ngx_int_t              rc;
     ngx_uint_t             last, waited;
-    ngx_chain_t           *cl, *out, **ll;
+    ngx_chain_t           *cl, *left, *out, **ll;
     ngx_http_llm_relay_t  *relay;
 
     relay = ctx->relay;
@@ -57,6 +67,10 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return ngx_http_llm_relay_next(r, ctx, NULL);
     }
 
+    out = NULL;
+    ll = &out;
+    from = NULL;
+    left = in;
     waited = 0;
 
     if (relay->in
@@ -72,14 +86,28 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         in = relay->in;
         relay->in = NULL;
         waited = 1;
+
+    } else if (in && relay->busy == NULL) {
+
+        if (ngx_http_llm_relay_whole(r, ctx, in, &left, &from) == NGX_OK) {
+            return ngx_http_llm_relay_forward(r, ctx, in);
+        }
+
+        /* they stay in front of what has to be looked at more closely */
+
+        for ( /* void */ ; in != left; in = in->next) {
+            if (ngx_http_llm_chain_push(r, &ll, in->buf) != NGX_OK) {
+                return NGX_ERROR;
+            }
+        }
     }
 
-    out = NULL;
-    ll = &out;
     last = 0;
 
-    while (in && !relay->paused) {
-        rc = ngx_http_llm_relay_pass(r, ctx, in->buf, &ll);
+    while (in && (from || !relay->paused)) {
+        rc = ngx_http_llm_relay_pass(r, ctx, in->buf, from, &ll);
+
+        from = NULL;
 
         if (rc == NGX_ERROR) {
             return NGX_ERROR;
@@ -155,11 +183,88 @@ ngx_http_llm_relay_wait(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 }
 
 
-/* NGX_AGAIN: a pause has left some of b */
+/*
+ * Mostly upstream's buffers hold whole events that are like those before them
+ * but for their text, and all of them may go on as they are: NGX_OK.  With
+ * NGX_DECLINED *left is the first that may not, and *from where to look on
+ * in it.
+ */
+
+static ngx_int_t
+ngx_http_llm_relay_whole(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_chain_t *in, ngx_chain_t **left, u_char **from)
+{
+    u_char                *p;
+    ngx_buf_t             *b;
+    ngx_http_llm_relay_t  *relay;
+
+    relay = ctx->relay;
+
+    for ( /* void */ ; in; in = in->next) {
+        b = in->buf;
+        *left = in;
+
+        if (b->last_buf || relay->cut) {
+            return NGX_DECLINED;
+        }
+
+        if (!ngx_buf_in_memory(b)) {
+            continue;
+        }
+
+        p = ngx_http_llm_relay_alike(r, ctx, b->pos, b->last);
+
+        if (p != b->last || relay->paused) {
+            *from = p;
+            return NGX_DECLINED;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* reads what mostly comes; returns where it is that no more, or a pause is */
+
+static u_char *
+ngx_http_llm_relay_alike(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    u_char *p, u_char *last)
+{
+    size_t                 n;
+    ngx_http_llm_relay_t  *relay;
+
+    relay = ctx->relay;
+
+    while (p < last && !relay->cut && !relay->paused) {
+        n = ngx_llm_answer_next(&relay->answer, &relay->frame, p, last - p);
+
+        if (n == 0) {
+            break;
+        }
+
+        ngx_http_llm_clock_content(r, ctx);
+
+        if (ngx_http_llm_overrun_is_due(&relay->overrun, NGX_LLM_EV_CONTENT,
+                                        n))
+        {
+            ngx_http_llm_relay_spend(r, ctx, NGX_LLM_EV_CONTENT);
+        }
+
+        p += n;
+    }
+
+    return p;
+}
+
+
+/*
+ * b has been looked at up to from, if that is not NULL.  NGX_AGAIN: a pause
+ * has left some of it.
+ */
 
 static ngx_int_t
 ngx_http_llm_relay_pass(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    ngx_buf_t *b, ngx_chain_t ***ll)
+    ngx_buf_t *b, u_char *from, ngx_chain_t ***ll)
 {
     if (!ngx_buf_in_memory(b)) {
 
@@ -168,12 +273,12 @@ ngx_http_llm_relay_pass(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return b->last_buf ? NGX_OK : ngx_http_llm_chain_push(r, ll, b);
     }
 
-    if (ctx->relay->cut) {
+    if (ctx->relay->cut && from == NULL) {
         b->pos = b->last;
         return NGX_OK;
     }
 
-    return ngx_http_llm_relay_buf(r, ctx, b, ll);
+    return ngx_http_llm_relay_buf(r, ctx, b, from ? from : b->pos, ll);
 }
 
 
@@ -186,35 +291,20 @@ ngx_http_llm_relay_pass(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
 static ngx_int_t
 ngx_http_llm_relay_buf(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    ngx_buf_t *b, ngx_chain_t ***ll)
+    ngx_buf_t *b, u_char *p, ngx_chain_t ***ll)
 {
     int                    complete;
     size_t                 n;
-    u_char                *p;
     ngx_int_t              rc;
     ngx_http_llm_relay_t  *relay;
 
     relay = ctx->relay;
-    p = b->pos;
 
-    while (p < b->last && !relay->cut && !relay->paused) {
+    for ( ;; ) {
+        p = ngx_http_llm_relay_alike(r, ctx, p, b->last);
 
-        /* mostly an event is like the one before it, but for its text */
-
-        n = ngx_llm_answer_next(&relay->answer, &relay->frame, p,
-                                b->last - p);
-
-        if (n != 0) {
-            ngx_http_llm_clock_content(r, ctx);
-
-            if (ngx_http_llm_overrun_is_due(&relay->overrun,
-                                            NGX_LLM_EV_CONTENT, n))
-            {
-                ngx_http_llm_relay_spend(r, ctx, NGX_LLM_EV_CONTENT);
-            }
-
-            p += n;
-            continue;
+        if (p == b->last || relay->cut || relay->paused) {
+            break;
         }
 
         n = ngx_llm_frame_next(&relay->frame, p, b->last - p, &complete);
@@ -376,7 +466,31 @@ ngx_http_llm_relay_comment(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 }
 
 
-/* to the client, unless that has left */
+/* upstream's buffers as they are, in links that are not ours */
+
+static ngx_int_t
+ngx_http_llm_relay_forward(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_chain_t *in)
+{
+    ngx_int_t  rc;
+
+    rc = ngx_http_llm_relay_send(r, ctx, in);
+
+    /* a slow client: see ngx_http_llm_relay_wait() */
+
+    while (in && ngx_buf_size(in->buf) == 0) {
+        in = in->next;
+    }
+
+    if (in && ngx_chain_add_copy(r->pool, &ctx->relay->busy, in) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return rc;
+}
+
+
+/* the same in links of ours, that are used again */
 
 static ngx_int_t
 ngx_http_llm_relay_next(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
@@ -386,15 +500,41 @@ ngx_http_llm_relay_next(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_relay_t  *relay;
 
     relay = ctx->relay;
+
+    /* everything is held back, and nothing waits to be sent */
+
+    if (out == NULL && !relay->drained && r->out == NULL
+        && !r->connection->buffered)
+    {
+        return NGX_OK;
+    }
+
+    rc = ngx_http_llm_relay_send(r, ctx, out);
+
+    if (relay->drained) {
+        ngx_http_llm_chain_drop(relay->busy);
+    }
+
+    ngx_chain_update_chains(r->pool, &relay->free, &relay->busy, &out,
+                            (ngx_buf_tag_t) &ngx_http_llm_stream_module);
+
+    return rc;
+}
+
+
+/* to the client, unless that has left */
+
+static ngx_int_t
+ngx_http_llm_relay_send(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_chain_t *out)
+{
+    ngx_int_t              rc;
+    ngx_http_llm_relay_t  *relay;
+
+    relay = ctx->relay;
     rc = NGX_OK;
 
     if (!relay->drained) {
-
-        /* everything is held back, and nothing waits to be sent */
-
-        if (out == NULL && r->out == NULL && !r->connection->buffered) {
-            return NGX_OK;
-        }
 
         if (relay->beats && out) {
             ngx_http_llm_heartbeat_sent(relay, out);
@@ -409,11 +549,7 @@ ngx_http_llm_relay_next(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     if (relay->drained) {
         ngx_http_llm_chain_drop(out);
-        ngx_http_llm_chain_drop(relay->busy);
     }
-
-    ngx_chain_update_chains(r->pool, &relay->free, &relay->busy, &out,
-                            (ngx_buf_tag_t) &ngx_http_llm_stream_module);
 
     return rc;
 }
