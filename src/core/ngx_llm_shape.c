@@ -8,6 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if (__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include "ngx_llm_hash.h"
 #include "ngx_llm_shape.h"
 #include "ngx_llm_utf8.h"
@@ -15,6 +19,19 @@
 
 /* a text with escapes that is longer than this does not fit */
 #define NGX_LLM_SHAPE_ESCAPED_BYTES  256
+
+/* a longer piece is left to memcmp() */
+#define NGX_LLM_SHAPE_SHORT          64
+
+#if (__SSE2__)
+
+#define ngx_llm_shape_load(p)                                                 \
+    _mm_loadu_si128((const __m128i *) (const void *) (p))
+
+#define ngx_llm_shape_same(a, b)                                              \
+    _mm_cmpeq_epi8(ngx_llm_shape_load(a), ngx_llm_shape_load(b))
+
+#endif
 
 /* a byte in each byte of a word */
 #define NGX_LLM_SHAPE_EACH(ch)       ((ch) * (uint64_t) 0x0101010101010101)
@@ -25,8 +42,9 @@ static void ngx_llm_shape_take(ngx_llm_shape_t *shape,
     size_t len);
 static ngx_llm_shape_t *ngx_llm_shape_find(ngx_llm_shapes_t *shapes,
     const ngx_llm_shape_t *like, size_t bytes);
-static int ngx_llm_shape_short(const ngx_llm_shape_t *shape,
-    const ngx_llm_str_t *fills);
+static int ngx_llm_shape_equal(const unsigned char *a,
+    const unsigned char *b, size_t n);
+static int ngx_llm_shape_short(const ngx_llm_str_t *texts, size_t ntexts);
 static size_t ngx_llm_shape_string(const unsigned char *p,
     const unsigned char *last, unsigned *escaped);
 static const unsigned char *ngx_llm_shape_plain(const unsigned char *p,
@@ -195,9 +213,9 @@ size_t
 ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
     size_t len, int whole, ngx_llm_text_t *text)
 {
-    size_t                i, n;
+    size_t                i, n, ntexts;
     unsigned              escaped;
-    ngx_llm_str_t         fills[NGX_LLM_SHAPE_HOLES];
+    ngx_llm_str_t         texts[NGX_LLM_SHAPE_HOLES];
     const unsigned char  *start, *last, *piece;
 
     if (shape == NULL) {
@@ -212,11 +230,12 @@ ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
     last = p + len;
     piece = shape->bytes;
     escaped = 0;
+    ntexts = 0;
 
     for (i = 0; /* void */ ; i++) {
         n = shape->pieces[i];
 
-        if ((size_t) (last - p) < n || memcmp(p, piece, n) != 0) {
+        if ((size_t) (last - p) < n || !ngx_llm_shape_equal(p, piece, n)) {
             return 0;
         }
 
@@ -240,29 +259,27 @@ ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
             return 0;
         }
 
-        fills[i].data = p;
-        fills[i].len = n;
+        if (shape->kinds[i] == NGX_LLM_HOLE_TEXT) {
+            texts[ntexts].data = p;
+            texts[ntexts++].len = n;
+        }
 
         p += n;
     }
 
     if ((whole && p != last)
-        || (escaped && !ngx_llm_shape_short(shape, fills)))
+        || (escaped && !ngx_llm_shape_short(texts, ntexts)))
     {
         return 0;
     }
 
-    for (i = 0; i < shape->nholes; i++) {
-
-        if (shape->kinds[i] != NGX_LLM_HOLE_TEXT) {
-            continue;
-        }
+    for (i = 0; i < ntexts; i++) {
 
         if (escaped) {
-            ngx_llm_shape_unescape(&fills[i], text);
+            ngx_llm_shape_unescape(&texts[i], text);
 
         } else {
-            ngx_llm_text_add(text, fills[i].data, fills[i].len);
+            ngx_llm_text_add(text, texts[i].data, texts[i].len);
         }
     }
 
@@ -270,18 +287,54 @@ ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
 }
 
 
+/*
+ * Pieces between holes are short: a call of memcmp() would cost more than
+ * what it does.  The last two words, or registers, may overlap.
+ */
+
+static int
+ngx_llm_shape_equal(const unsigned char *a, const unsigned char *b, size_t n)
+{
+    uint64_t  differ;
+
+#if (__SSE2__)
+
+    size_t   i;
+    __m128i  same;
+
+    if (n >= 16 && n <= NGX_LLM_SHAPE_SHORT) {
+        same = ngx_llm_shape_same(a + n - 16, b + n - 16);
+
+        for (i = 0; i < n - 16; i += 16) {
+            same = _mm_and_si128(same, ngx_llm_shape_same(a + i, b + i));
+        }
+
+        return _mm_movemask_epi8(same) == 0xffff;
+    }
+
+#endif
+
+    if (n < 8 || n > 16) {
+        return memcmp(a, b, n) == 0;
+    }
+
+    differ = (ngx_llm_shape_word(a) ^ ngx_llm_shape_word(b))
+             | (ngx_llm_shape_word(a + n - 8) ^ ngx_llm_shape_word(b + n - 8));
+
+    return differ == 0;
+}
+
+
 /* texts with escapes are copied, as far as there is room for it */
 
 static int
-ngx_llm_shape_short(const ngx_llm_shape_t *shape, const ngx_llm_str_t *fills)
+ngx_llm_shape_short(const ngx_llm_str_t *texts, size_t ntexts)
 {
     size_t  i;
 
-    for (i = 0; i < shape->nholes; i++) {
+    for (i = 0; i < ntexts; i++) {
 
-        if (shape->kinds[i] == NGX_LLM_HOLE_TEXT
-            && fills[i].len > NGX_LLM_SHAPE_ESCAPED_BYTES)
-        {
+        if (texts[i].len > NGX_LLM_SHAPE_ESCAPED_BYTES) {
             return 0;
         }
     }
@@ -337,15 +390,40 @@ ngx_llm_shape_string(const unsigned char *p, const unsigned char *last,
 
 
 /*
- * The first byte that is no ASCII character standing for itself, eight bytes
- * at a time: in each byte of mask bit 7 is set for such a byte.  A borrow may
- * set more, but only above the first.
+ * The first byte that is no ASCII character standing for itself, as many as
+ * fit in a register at a time.  In a word bit 7 of each byte of mask is set
+ * for such a byte; a borrow may set more, but only above the first.
  */
 
 static const unsigned char *
 ngx_llm_shape_plain(const unsigned char *p, const unsigned char *last)
 {
     uint64_t  mask, quote, slash, word;
+
+#if (__SSE2__)
+
+    unsigned  found;
+    __m128i   bytes, odd;
+
+    /* as signed numbers those from 0x80 on are small, too */
+
+    while (last - p >= 16) {
+        bytes = ngx_llm_shape_load(p);
+
+        odd = _mm_cmplt_epi8(bytes, _mm_set1_epi8(0x20));
+        odd = _mm_or_si128(odd, _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')));
+        odd = _mm_or_si128(odd, _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
+
+        found = _mm_movemask_epi8(odd);
+
+        if (found) {
+            return p + __builtin_ctz(found);
+        }
+
+        p += 16;
+    }
+
+#endif
 
     while (last - p >= 8) {
         word = ngx_llm_shape_word(p);
@@ -391,25 +469,42 @@ ngx_llm_shape_word(const unsigned char *p)
 }
 
 
-/* no digit follows a zero in front: the next piece does not start with one */
+/*
+ * No digit follows a zero in front: the next piece does not start with one.
+ * In a word bit 7 of each byte of mask is set for what is no digit; a carry
+ * may set more, but only above the first.
+ */
 
 static size_t
 ngx_llm_shape_number(const unsigned char *p, const unsigned char *last)
 {
-    size_t  n;
+    uint64_t              mask, word;
+    const unsigned char  *start;
 
     if (p < last && *p == '0') {
         return 1;
     }
 
-    for (n = 0; n < (size_t) (last - p); n++) {
+    start = p;
 
-        if (p[n] < '0' || p[n] > '9') {
-            break;
+    while (last - p >= 8) {
+        word = ngx_llm_shape_word(p) ^ NGX_LLM_SHAPE_EACH('0');
+
+        mask = ((word + NGX_LLM_SHAPE_EACH(0x80 - 10)) | word)
+               & NGX_LLM_SHAPE_EACH(0x80);
+
+        if (mask) {
+            return p + __builtin_ctzll(mask) / 8 - start;
         }
+
+        p += 8;
     }
 
-    return n;
+    while (p < last && *p >= '0' && *p <= '9') {
+        p++;
+    }
+
+    return p - start;
 }
 
 

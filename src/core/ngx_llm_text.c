@@ -218,26 +218,23 @@ static void
 ngx_llm_text_short(ngx_llm_text_t *text, ngx_llm_text_wide_t *wide,
     const unsigned char *p, size_t len)
 {
-    size_t    i, joined;
+    size_t    i;
     uint64_t  counts, lead2, lead3;
 
     counts = 0;
-    joined = 0;
 
     for (i = 0; i < len; i++) {
         counts += ngx_llm_text_lanes[p[i]];
 
         if (p[i] == ' ' && i + 1 < len && p[i + 1] > ' ') {
-            joined++;
+            counts += ngx_llm_text_lane(NGX_LLM_TEXT_WORD)
+                      - ngx_llm_text_lane(NGX_LLM_TEXT_SPACE);
         }
     }
 
     for (i = 0; i < NGX_LLM_TEXT_LEAD2; i++) {
         text->bytes[i] += ngx_llm_text_counted(i, counts);
     }
-
-    text->bytes[NGX_LLM_TEXT_WORD] += joined;
-    text->bytes[NGX_LLM_TEXT_SPACE] -= joined;
 
     if (counts < ngx_llm_text_lane(NGX_LLM_TEXT_LEAD2)) {
         return;
