@@ -33,10 +33,10 @@ typedef enum {
 /* zero-initialised by the caller, framing set */
 
 typedef struct {
-    ngx_llm_framing_e     framing;
-
     /* bytes of the current, unfinished event over all calls; 0 between two */
     size_t                event_bytes;
+
+    ngx_llm_framing_e     framing;
 
     /* bytes of the BOM that were matched at the start of the stream */
     unsigned              bom:2;

@@ -372,9 +372,14 @@ ngx_llm_request_ask_usage(const ngx_llm_request_t *request,
 
     n = strlen(added);
 
-    memcpy(out, body, at - cut);
+    /* where out is the body, the rest of it is out of the way first */
+
+    memmove(out + at - cut + n, body + at, len - at);
     memcpy(out + at - cut, added, n);
-    memcpy(out + at - cut + n, body + at, len - at);
+
+    if (out != body) {
+        memcpy(out, body, at - cut);
+    }
 
     return len - cut + n;
 }

@@ -93,8 +93,8 @@ ngx_llm_rc_e ngx_llm_request_parse(ngx_llm_request_t *request,
 /*
  * Writes the body with stream_options.include_usage true: merged into an
  * existing object, its other keys kept; false or null overridden; every
- * other byte as it was.  out has len + NGX_LLM_ASK_USAGE_BYTES bytes.
- * Returns the new length.
+ * other byte as it was.  out has len + NGX_LLM_ASK_USAGE_BYTES bytes, and may
+ * be the body itself.  Returns the new length.
  */
 
 size_t ngx_llm_request_ask_usage(const ngx_llm_request_t *request,

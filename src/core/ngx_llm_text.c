@@ -41,6 +41,7 @@ typedef struct {
 } ngx_llm_text_wide_t;
 
 
+static int ngx_llm_text_is_full(const ngx_llm_text_t *text);
 static size_t ngx_llm_text_vectors(ngx_llm_text_t *text,
     ngx_llm_text_wide_t *wide, const unsigned char *p, size_t len);
 static uint64_t ngx_llm_text_sum(const ngx_llm_text_vector_t *counter);
@@ -81,6 +82,14 @@ ngx_llm_text_add(ngx_llm_text_t *text, const unsigned char *p, size_t len)
     size_t               n;
     ngx_llm_text_wide_t  wide;
 
+    if (ngx_llm_text_is_full(text)) {
+        return;
+    }
+
+    if (len > NGX_LLM_TEXT_MAX_BYTES) {
+        len = NGX_LLM_TEXT_MAX_BYTES;
+    }
+
     wide.bytes = 0;
     wide.lead2 = 0;
     wide.lead3 = 0;
@@ -104,11 +113,33 @@ ngx_llm_text_merge(ngx_llm_text_t *text, const ngx_llm_text_t *more)
 {
     size_t  i;
 
+    if (ngx_llm_text_is_full(text)) {
+        return;
+    }
+
     for (i = 0; i < NGX_LLM_TEXT_CLASSES; i++) {
         text->bytes[i] += more->bytes[i];
     }
 
     text->flips += more->flips;
+}
+
+
+/* two of what is not, and a text, still fit into each counter */
+
+static int
+ngx_llm_text_is_full(const ngx_llm_text_t *text)
+{
+    size_t    i;
+    uint32_t  any;
+
+    any = 0;
+
+    for (i = 0; i < NGX_LLM_TEXT_CLASSES; i++) {
+        any |= text->bytes[i];
+    }
+
+    return any >= NGX_LLM_TEXT_MAX_BYTES;
 }
 
 

@@ -29,23 +29,28 @@ typedef enum {
 } ngx_llm_text_class_e;
 
 
+/* what is added behind so many bytes of one class is not counted any more */
+#define NGX_LLM_TEXT_MAX_BYTES  ((uint32_t) 1 << 30)
+
+
 typedef struct {
     /* bytes seen of each class */
-    uint64_t              bytes[NGX_LLM_TEXT_CLASSES];
+    uint32_t              bytes[NGX_LLM_TEXT_CLASSES];
 
     /*
      * capitals right behind a small letter, in texts that are long enough to
      * tell (48 bytes): rare in words, not in base64
      */
-    uint64_t              flips;
+    uint32_t              flips;
 } ngx_llm_text_t;
 
 
 /*
  * Adds the UTF-8 text p[0..len) to the sizes.  Any bytes are accepted, and
- * all are counted: the classes add up to len.  A class is told from a byte
- * and the one behind it; a sequence that is cut or stray may end up in
- * another class.  Linear, a fraction of a nanosecond a byte.
+ * all are counted, as long as there is room: the classes add up to len.  A
+ * class is told from a byte and the one behind it; a sequence that is cut or
+ * stray may end up in another class.  Linear, a fraction of a nanosecond a
+ * byte.
  */
 
 void ngx_llm_text_add(ngx_llm_text_t *text, const unsigned char *p,

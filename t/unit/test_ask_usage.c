@@ -86,6 +86,16 @@ test_ask_usage(void)
 
         tap_str(got, n, table[i].want, "usage is asked for in %s",
                 shown(table[i].body));
+
+        /* where it stands, if there is room behind it */
+
+        n = strlen(table[i].body);
+        memcpy(got, table[i].body, n);
+
+        n = ngx_llm_request_ask_usage(&request, (unsigned char *) got, n,
+                                      (unsigned char *) got);
+
+        tap_str(got, n, table[i].want, ".. in its place");
     }
 }
 

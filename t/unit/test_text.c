@@ -81,7 +81,7 @@ test_table(void)
 
     static const struct {
         const char  *text;
-        uint64_t     bytes[NGX_LLM_TEXT_CLASSES];
+        uint32_t     bytes[NGX_LLM_TEXT_CLASSES];
     } table[] = {
         /*            word digit punct space latin cjk other */
         { "",       { 0, 0, 0, 0, 0, 0, 0 } },
@@ -289,6 +289,19 @@ test_flips(void)
     memset(&text, 0, sizeof(text));
     ngx_llm_text_add(&text, (const unsigned char *) token, sizeof(token) - 1);
     tap_int(text.flips, 0, "a short text tells nothing");
+
+    /* one that is full stays as it is */
+
+    memset(&text, 0, sizeof(text));
+    text.bytes[NGX_LLM_TEXT_DIGIT] = NGX_LLM_TEXT_MAX_BYTES - 1;
+
+    ngx_llm_text_add(&text, (const unsigned char *) "12a", 3);
+    ngx_llm_text_add(&text, (const unsigned char *) "34b", 3);
+    ngx_llm_text_merge(&text, &more);
+
+    tap_ok(text.bytes[NGX_LLM_TEXT_DIGIT] == NGX_LLM_TEXT_MAX_BYTES + 1
+           && text.bytes[NGX_LLM_TEXT_WORD] == 1,
+           "what is behind the most that is counted is not");
 }
 
 
