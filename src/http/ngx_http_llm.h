@@ -182,11 +182,9 @@ struct ngx_http_llm_ctx_s {
     ngx_http_llm_facts_t       *facts;
 
     /*
-     * why the body was not read: the error that a limited location answers
-     * with; 0: it was read, or there is none
+     * why the body was not read: what a limited location answers with; NULL:
+     * it was read, or there is none
      */
-    ngx_int_t                   unread_status;
-    ngx_llm_err_e               unread_err;
     const char                 *unread_reason;
 
     /* the model asked for, in the request's memory; empty: not known */
@@ -218,7 +216,6 @@ struct ngx_http_llm_ctx_s {
 
     /* never NULL; nothing is known before the end */
     const ngx_http_llm_bill_t  *bill;
-    ngx_http_llm_end_e          end;
 
     /* ngx_current_msec when the request came, and at its content events */
     ngx_msec_t                  start_ms;
@@ -236,8 +233,6 @@ struct ngx_http_llm_ctx_s {
     /* $llm_id, made when first asked for: 128 random bits in hex */
     ngx_str_t                   id;
 
-    /* of the chosen server, this request included; 0: not counted */
-    ngx_uint_t                  inflight;
 
     /* where it is in flight now; NULL: nowhere that is counted */
     ngx_http_llm_peer_data_t   *peer;
@@ -245,10 +240,19 @@ struct ngx_http_llm_ctx_s {
     /* the content handler that ours stands in for */
     ngx_http_handler_pt         content_handler;
 
+    /* of the chosen server, this request included; 0: not counted */
+    uint32_t                    inflight;
+
+    ngx_http_llm_end_e          end;
+
     /* the request asked for a stream: by path, by body or by default */
     unsigned                    stream:1;
 
     unsigned                    body_read:1;
+
+    /* it is why the body was not read */
+    unsigned                    too_large:1;
+
     unsigned                    inspected:1;
     unsigned                    admitted:1;
 

@@ -48,15 +48,15 @@ ngx_http_llm_clock_arm(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
     deadline_ms = ex->total_deadline_ms;
     next_ms = 0;
 
-    if (ex->linger_deadline_ms) {
-        next_ms = ex->linger_deadline_ms;
+    if (ex->lingering) {
+        next_ms = ex->stage_deadline_ms;
 
     } else if (ex->stream && ctx->last_content_ms) {
         next_ms = llcf->idle_timeout_ms
                   ? ctx->last_content_ms + llcf->idle_timeout_ms : 0;
 
     } else if (ex->stream) {
-        next_ms = ex->first_token_deadline_ms;
+        next_ms = ex->stage_deadline_ms;
     }
 
     beat_ms = ngx_http_llm_heartbeat_deadline(r, ex);
@@ -108,11 +108,12 @@ ngx_http_llm_clock_linger(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     ex = ctx->exchange;
 
-    if (ex == NULL || ex->linger_deadline_ms || r->upstream->length == 0) {
+    if (ex == NULL || ex->lingering || r->upstream->length == 0) {
         return;
     }
 
-    ex->linger_deadline_ms = ngx_current_msec + NGX_HTTP_LLM_LINGER_MS;
+    ex->lingering = 1;
+    ex->stage_deadline_ms = ngx_current_msec + NGX_HTTP_LLM_LINGER_MS;
 
     ngx_http_llm_clock_arm(r, ex);
 }
@@ -186,8 +187,8 @@ ngx_http_llm_clock_expired(ngx_http_request_t *r,
     ctx = ex->ctx;
     now_ms = ngx_current_msec;
 
-    if (ex->linger_deadline_ms
-        && (ngx_msec_int_t) (now_ms - ex->linger_deadline_ms) >= 0)
+    if (ex->lingering
+        && (ngx_msec_int_t) (now_ms - ex->stage_deadline_ms) >= 0)
     {
         return NGX_HTTP_LLM_END_DONE;
     }
@@ -198,13 +199,13 @@ ngx_http_llm_clock_expired(ngx_http_request_t *r,
         return NGX_HTTP_LLM_END_TOTAL_TIMEOUT;
     }
 
-    if (!ex->stream || ex->linger_deadline_ms) {
+    if (!ex->stream || ex->lingering) {
         return NGX_HTTP_LLM_END_NONE;
     }
 
     if (ctx->last_content_ms == 0) {
-        return ex->first_token_deadline_ms
-               && (ngx_msec_int_t) (now_ms - ex->first_token_deadline_ms) >= 0
+        return ex->stage_deadline_ms
+               && (ngx_msec_int_t) (now_ms - ex->stage_deadline_ms) >= 0
                ? NGX_HTTP_LLM_END_FIRST_TOKEN_TIMEOUT
                : NGX_HTTP_LLM_END_NONE;
     }

@@ -334,10 +334,10 @@ ngx_http_llm_exchange_start_stream(ngx_http_request_t *r,
     if (llcf->first_token_timeout_ms) {
         rev = u->peer.connection->read;
 
-        ex->first_token_deadline_ms = rev->timer_set && ctx->stream
-                                      ? rev->timer.key
-                                      : ngx_current_msec
-                                        + llcf->first_token_timeout_ms;
+        ex->stage_deadline_ms = rev->timer_set && ctx->stream
+                                ? rev->timer.key
+                                : ngx_current_msec
+                                  + llcf->first_token_timeout_ms;
     }
 
     ex->prelude->conf.read_timeout = NGX_HTTP_LLM_NO_TIMEOUT_MS;

@@ -76,21 +76,24 @@ struct ngx_http_llm_exchange_s {
 
     /* ngx_current_msec; 0 is none */
     ngx_msec_t                    total_deadline_ms;
-    ngx_msec_t                    first_token_deadline_ms;
-    ngx_msec_t                    linger_deadline_ms;
+
+    /* of the first token; once lingering is set, of upstream's end */
+    ngx_msec_t                    stage_deadline_ms;
 
     /* among those alive in this worker; next is NULL: not */
     ngx_queue_t                   live;
 
     /* what llm_cancel finds it by; NULL: not at all */
     ngx_http_llm_id_t            *id;
-    ngx_shm_zone_t               *ids;
 
     /* r->keepalive, which nginx clears when upstream fails in mid-stream */
     unsigned                      keepalive:1;
 
     /* the answer is a stream of events that is read */
     unsigned                      stream:1;
+
+    /* its terminal marker has passed */
+    unsigned                      lingering:1;
 
     /* the clocks have stopped for good */
     unsigned                      finalized:1;

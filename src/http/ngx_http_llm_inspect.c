@@ -28,6 +28,8 @@ static void ngx_http_llm_estimate(ngx_http_request_t *r,
 static ngx_int_t ngx_http_llm_ask_usage(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, const ngx_llm_request_t *asked,
     ngx_str_t *body);
+static ngx_buf_t *ngx_http_llm_body_with_room(ngx_http_request_t *r);
+static ngx_int_t ngx_http_llm_resize_body(ngx_http_request_t *r, size_t len);
 static ngx_int_t ngx_http_llm_replace_body(ngx_http_request_t *r,
     u_char *body, size_t len);
 
@@ -80,9 +82,16 @@ ngx_http_llm_handler(ngx_http_request_t *r)
 
     /* what could not be read is never free where there is a limit */
 
-    if (ctx->unread_status && llcf->limit.limits) {
-        return ngx_http_llm_reject(r, ctx, ctx->unread_err,
-                                   ctx->unread_status, ctx->unread_reason);
+    if (ctx->unread_reason && llcf->limit.limits) {
+
+        if (ctx->too_large) {
+            return ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_TOO_LARGE,
+                                       NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                       ctx->unread_reason);
+        }
+
+        return ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_INVALID,
+                                   NGX_HTTP_BAD_REQUEST, ctx->unread_reason);
     }
 
     if (!ctx->admitted && ctx->facts && llcf->limit.limits) {
@@ -128,17 +137,21 @@ ngx_http_llm_read_body(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_OK;
     }
 
-    /* not the pool's: that runs behind the log */
-
-    cln = ngx_http_cleanup_add(r, 0);
-    if (cln == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    cln->handler = ngx_http_llm_body_cleanup;
-    cln->data = ctx;
-
     rc = ngx_http_read_client_request_body(r, ngx_http_llm_body_handler);
+
+    /* mostly it came with the header, and no client can leave before it */
+
+    if (!ctx->body_read) {
+
+        /* not the pool's: that runs behind the log */
+
+        cln = ngx_http_cleanup_add(r, 0);
+
+        if (cln) {
+            cln->handler = ngx_http_llm_body_cleanup;
+            cln->data = ctx;
+        }
+    }
 
     if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
         return rc;
@@ -205,8 +218,7 @@ ngx_http_llm_inspect(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     rc = ngx_http_llm_gather_body(r, &body);
 
     if (rc == NGX_DECLINED) {
-        ctx->unread_status = NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
-        ctx->unread_err = NGX_LLM_ERR_TOO_LARGE;
+        ctx->too_large = 1;
         ctx->unread_reason = "The request body is larger than this server "
                              "accepts.";
         return NGX_OK;
@@ -223,8 +235,6 @@ ngx_http_llm_inspect(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
                       "llm request body cannot be read: %s", reason);
 
-        ctx->unread_status = NGX_HTTP_BAD_REQUEST;
-        ctx->unread_err = NGX_LLM_ERR_INVALID;
         ctx->unread_reason = reason;
 
         return NGX_OK;
@@ -420,17 +430,32 @@ static ngx_int_t
 ngx_http_llm_ask_usage(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     const ngx_llm_request_t *asked, ngx_str_t *body)
 {
-    size_t   len;
-    u_char  *p;
+    size_t      len;
+    u_char     *p;
+    ngx_buf_t  *b;
 
-    p = ngx_palloc(r->pool, body->len + NGX_LLM_ASK_USAGE_BYTES);
-    if (p == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    b = ngx_http_llm_body_with_room(r);
+
+    if (b) {
+        len = ngx_llm_request_ask_usage(asked, body->data, body->len,
+                                        body->data);
+        b->start = b->pos;
+        b->last = b->pos + len;
+
+    } else {
+        p = ngx_palloc(r->pool, body->len + NGX_LLM_ASK_USAGE_BYTES);
+        if (p == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        len = ngx_llm_request_ask_usage(asked, body->data, body->len, p);
+
+        if (ngx_http_llm_replace_body(r, p, len) != NGX_OK) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
     }
 
-    len = ngx_llm_request_ask_usage(asked, body->data, body->len, p);
-
-    if (ngx_http_llm_replace_body(r, p, len) != NGX_OK) {
+    if (ngx_http_llm_resize_body(r, len) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -441,17 +466,45 @@ ngx_http_llm_ask_usage(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
 
 /*
- * One temporary buffer whose start is its pos: a retry sets pos to start.
- * What proxy_pass sends as Content-Length comes from content_length_n, the
- * header's value serves $content_length.
+ * The body's buffer where it is one, and nobody's bytes follow it: what was
+ * read with the header is the last of what was, or the client has sent its
+ * next request already.  Nobody reads into it before this one has ended.
  */
+
+static ngx_buf_t *
+ngx_http_llm_body_with_room(ngx_http_request_t *r)
+{
+    ngx_buf_t    *b, *memory;
+    ngx_chain_t  *cl;
+
+    cl = r->request_body->bufs;
+
+    if (cl->next || cl->buf->in_file) {
+        return NULL;
+    }
+
+    b = cl->buf;
+    memory = r->request_body->buf ? r->request_body->buf : r->header_in;
+
+    if (memory == NULL
+        || b->pos < memory->start
+        || b->last != memory->last
+        || memory->end - b->last < NGX_LLM_ASK_USAGE_BYTES)
+    {
+        return NULL;
+    }
+
+    return b;
+}
+
+
+/* one temporary buffer whose start is its pos: a retry sets pos to start */
 
 static ngx_int_t
 ngx_http_llm_replace_body(ngx_http_request_t *r, u_char *body, size_t len)
 {
     ngx_buf_t                *b;
     ngx_chain_t              *cl;
-    ngx_table_elt_t          *h;
     ngx_http_request_body_t  *rb;
 
     b = ngx_calloc_buf(r->pool);
@@ -481,19 +534,39 @@ ngx_http_llm_replace_body(ngx_http_request_t *r, u_char *body, size_t len)
     rb->bufs = cl;
     rb->buf = NULL;
 
+    return NGX_OK;
+}
+
+
+/*
+ * What proxy_pass sends as Content-Length comes from content_length_n, the
+ * header's value serves $content_length.
+ */
+
+static ngx_int_t
+ngx_http_llm_resize_body(ngx_http_request_t *r, size_t len)
+{
+    size_t            n;
+    u_char            digits[NGX_OFF_T_LEN];
+    ngx_table_elt_t  *h;
+
     r->headers_in.content_length_n = len;
 
     h = r->headers_in.content_length;
 
-    if (h) {
-        h->value.data = ngx_pnalloc(r->pool, NGX_OFF_T_LEN);
-        if (h->value.data == NULL) {
-            return NGX_ERROR;
-        }
-
-        h->value.len = ngx_sprintf(h->value.data, "%uz", len)
-                       - h->value.data;
+    if (h == NULL) {
+        return NGX_OK;
     }
+
+    n = ngx_sprintf(digits, "%uz", len) - digits;
+
+    h->value.data = ngx_pnalloc(r->pool, n);
+    if (h->value.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(h->value.data, digits, n);
+    h->value.len = n;
 
     return NGX_OK;
 }

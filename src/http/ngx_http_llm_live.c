@@ -50,8 +50,7 @@ ngx_http_llm_live_init_process(void)
 ngx_int_t
 ngx_http_llm_live_add(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
-    ngx_http_llm_exchange_t   *ex;
-    ngx_http_llm_main_conf_t  *lmcf;
+    ngx_http_llm_exchange_t  *ex;
 
     ex = ctx->exchange;
 
@@ -63,9 +62,6 @@ ngx_http_llm_live_add(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return NGX_OK;
     }
 
-    lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
-    ex->ids = lmcf->ids;
-
     return ngx_http_llm_id_open(ctx, &ex->id);
 }
 
@@ -73,13 +69,18 @@ ngx_http_llm_live_add(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 void
 ngx_http_llm_live_remove(ngx_http_llm_exchange_t *ex)
 {
+    ngx_http_llm_main_conf_t  *lmcf;
+
     if (ex->live.next) {
         ngx_queue_remove(&ex->live);
         ex->live.next = NULL;
     }
 
     if (ex->id) {
-        ngx_http_llm_ids_remove(ex->ids, ex->id);
+        lmcf = ngx_http_get_module_main_conf(ex->ctx->request,
+                                             ngx_http_llm_stream_module);
+
+        ngx_http_llm_ids_remove(lmcf->ids, ex->id);
         ex->id = NULL;
     }
 }

@@ -15,6 +15,9 @@
 #include "ngx_http_llm_relay.h"
 
 
+static ngx_int_t ngx_http_llm_relay_look(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in, ngx_chain_t *left,
+    u_char *from, ngx_uint_t waited);
 static ngx_int_t ngx_http_llm_relay_wait(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
 static ngx_int_t ngx_http_llm_relay_whole(ngx_http_request_t *r,
@@ -45,8 +48,7 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 {
     u_char                *from;
     ngx_int_t              rc;
-    ngx_uint_t             last, waited;
-    ngx_chain_t           *cl, *left, *out, **ll;
+    ngx_chain_t           *left;
     ngx_http_llm_relay_t  *relay;
 
     relay = ctx->relay;
@@ -67,11 +69,8 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return ngx_http_llm_relay_next(r, ctx, NULL);
     }
 
-    out = NULL;
-    ll = &out;
     from = NULL;
     left = in;
-    waited = 0;
 
     if (relay->in
         || relay->paused
@@ -85,24 +84,46 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
         in = relay->in;
         relay->in = NULL;
-        waited = 1;
 
-    } else if (in && relay->busy == NULL) {
-
-        if (ngx_http_llm_relay_whole(r, ctx, in, &left, &from) == NGX_OK) {
-            return ngx_http_llm_relay_forward(r, ctx, in);
-        }
-
-        /* they stay in front of what has to be looked at more closely */
-
-        for ( /* void */ ; in != left; in = in->next) {
-            if (ngx_http_llm_chain_push(r, &ll, in->buf) != NGX_OK) {
-                return NGX_ERROR;
-            }
-        }
+        return ngx_http_llm_relay_look(r, ctx, in, in, NULL, 1);
     }
 
+    if (in
+        && relay->busy == NULL
+        && ngx_http_llm_relay_whole(r, ctx, in, &left, &from) == NGX_OK)
+    {
+        return ngx_http_llm_relay_forward(r, ctx, in);
+    }
+
+    return ngx_http_llm_relay_look(r, ctx, in, left, from, 0);
+}
+
+
+/*
+ * What is not only events that pass: buffers from left on, and in that one
+ * bytes from that place on, are looked at closely.  The links of those that
+ * waited are ours.
+ */
+
+static ngx_int_t
+ngx_http_llm_relay_look(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_chain_t *in, ngx_chain_t *left, u_char *from, ngx_uint_t waited)
+{
+    ngx_int_t              rc;
+    ngx_uint_t             last;
+    ngx_chain_t           *cl, *out, **ll;
+    ngx_http_llm_relay_t  *relay;
+
+    relay = ctx->relay;
+    out = NULL;
+    ll = &out;
     last = 0;
+
+    for ( /* void */ ; in != left; in = in->next) {
+        if (ngx_http_llm_chain_push(r, &ll, in->buf) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
 
     while (in && (from || !relay->paused)) {
         rc = ngx_http_llm_relay_pass(r, ctx, in->buf, from, &ll);
