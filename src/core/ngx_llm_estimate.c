@@ -65,13 +65,6 @@ ngx_llm_estimate_raw(const ngx_llm_text_t *text)
 
     for (i = 0; i < NGX_LLM_TEXT_CLASSES; i++) {
         bytes = text->bytes[i];
-
-        /* a terabyte of any class is far above the cap below */
-
-        if (bytes > (uint64_t) 1 << 40) {
-            return NGX_LLM_MAX_TOKENS;
-        }
-
         tokens_1000 += bytes * ngx_llm_estimate_per_1000[i];
     }
 

@@ -190,14 +190,17 @@ struct ngx_http_llm_ctx_s {
     /* the model asked for, in the request's memory; empty: not known */
     ngx_str_t                   model;
 
-    /* prompt tokens at admission, corrected by what the model taught */
-    int64_t                     estimated_tokens;
+    /*
+     * prompt tokens at admission, corrected by what the model taught; this
+     * and the next two are NGX_LLM_MAX_TOKENS at most
+     */
+    int32_t                     estimated_tokens;
 
     /* the part of them that the ratio corrects, before it did */
-    int64_t                     raw_tokens;
+    int32_t                     raw_tokens;
 
     /* reserved besides, as long as the model has taught little */
-    int64_t                     margin_tokens;
+    int32_t                     margin_tokens;
 
     /* what llm_limit took for this request; NULL: nothing */
     ngx_http_llm_charge_t      *charge;
@@ -227,12 +230,9 @@ struct ngx_http_llm_ctx_s {
      * as no redirect (error_page) has taken the request elsewhere
      */
     ngx_str_t                   error_body;
-    ngx_int_t                   error_status;
-    ngx_uint_t                  error_uri_changes;
 
     /* $llm_id, made when first asked for: 128 random bits in hex */
     ngx_str_t                   id;
-
 
     /* where it is in flight now; NULL: nowhere that is counted */
     ngx_http_llm_peer_data_t   *peer;
@@ -244,6 +244,10 @@ struct ngx_http_llm_ctx_s {
     uint32_t                    inflight;
 
     ngx_http_llm_end_e          end;
+
+    /* of the error above: its status, and r->uri_changes at that time */
+    unsigned                    error_status:10;
+    unsigned                    error_uri_changes:4;
 
     /* the request asked for a stream: by path, by body or by default */
     unsigned                    stream:1;

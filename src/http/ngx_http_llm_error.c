@@ -130,7 +130,7 @@ ngx_http_llm_error_header(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     /* a redirect went on with the request, and its result is not ours */
 
     if (ctx->error_uri_changes != r->uri_changes
-        || (ngx_int_t) r->headers_out.status != ctx->error_status)
+        || r->headers_out.status != ctx->error_status)
     {
         ctx->error_body.len = 0;
         return NGX_DECLINED;

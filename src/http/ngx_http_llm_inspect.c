@@ -256,7 +256,7 @@ ngx_http_llm_inspect(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
                    "llm request: api:%s model:\"%V\" stream:%d "
                    "max_output:%L estimate:%L",
                    ngx_llm_api_name(ctx->api), &ctx->model, ctx->stream,
-                   asked.max_output, ctx->estimated_tokens);
+                   asked.max_output, (int64_t) ctx->estimated_tokens);
 
     if (llcf->include_usage
         && ctx->stream
@@ -411,18 +411,20 @@ static void
 ngx_http_llm_estimate(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     const ngx_llm_request_t *asked)
 {
+    int64_t                    raw;
     ngx_llm_ratio_t            ratio;
     ngx_http_llm_main_conf_t  *lmcf;
 
     lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_stream_module);
+    raw = ngx_llm_estimate_raw(&asked->text);
 
     ratio = ngx_http_llm_model_ratio(lmcf->models, &ctx->model,
                                      NGX_HTTP_LLM_MODEL_PROMPT);
 
-    ctx->raw_tokens = ngx_llm_estimate_raw(&asked->text);
-    ctx->estimated_tokens = ngx_llm_estimate(&ratio, ctx->raw_tokens,
+    ctx->raw_tokens = raw;
+    ctx->estimated_tokens = ngx_llm_estimate(&ratio, raw,
                                              ctx->facts->part_tokens);
-    ctx->margin_tokens = ngx_llm_estimate_margin(&ratio, ctx->raw_tokens);
+    ctx->margin_tokens = ngx_llm_estimate_margin(&ratio, raw);
 }
 
 
