@@ -36,8 +36,8 @@ sim_options('--itl', '2', '--itl-slope', '0', '--prefill', '1000000',
             '--batch', '256', '--quiet');
 sim_start();
 
-in_order('requests', 'requests=10/s requests_burst=1');
-in_order('tokens', 'tokens=1k/s burst=100 count=completion');
+in_order('requests', 'requests=5/s requests_burst=1');
+in_order('tokens', 'tokens=500/s burst=100 count=completion');
 at_rest();
 left('requests', 'requests=15/m requests_burst=1');
 left('tokens', 'tokens=1500/m burst=100 count=completion');
@@ -56,7 +56,7 @@ killed_without_successor();
 remove_tree($Dir) if Test::More->builder->is_passing;
 
 
-# 30 at once and a budget for 10 a second; each needs one request, or 100
+# 30 at once and a budget for 5 a second; each needs one request, or 100
 # tokens
 
 sub in_order {
@@ -82,9 +82,9 @@ sub in_order {
     is(join(' ', map { $_->{n} } @logged), join(' ', 1 .. 30),
        "$name: in the order in which they came");
 
-    @late = late(0.1, @logged);
+    @late = late(0.2, @logged);
 
-    cmp_ok(min(@late), '>', -0.1, "$name: one in 0.1 s, never one more");
+    cmp_ok(min(@late), '>', -0.2, "$name: one in 0.2 s, never one more");
     cmp_ok(max(@late), '<', 2, "$name: and not many less");
 
     # on a busy machine the first ones may come too late to be delayed
@@ -92,7 +92,7 @@ sub in_order {
     @delayed = grep { $_->{limit} eq 'DELAYED' && $_->{wait} > 0 } @logged;
 
     is($logged[0]{limit}, 'PASSED', "$name: the first one passes");
-    cmp_ok(scalar @delayed, '>=', 15, "$name: DELAYED is the others' status");
+    cmp_ok(scalar @delayed, '>=', 5, "$name: DELAYED is the others' status");
 
     is(scalar(keys %{{ map { $_->{pid} => 1 } @logged }}), 2,
        "$name: both workers had some of them");
