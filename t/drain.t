@@ -207,9 +207,9 @@ sub stalled {
 sub bounded_in_number {
     my (@clients, $drained, @lines, $stats);
 
-    start(location => 'llm_total_timeout 4s;');
+    start(location => 'llm_total_timeout 30s;');
 
-    @clients = map { $Pair->open(sim => 'tokens=150') } 1 .. 160;
+    @clients = map { $Pair->open(sim => 'tokens=400') } 1 .. 160;
     LlmClient::await(sub { $_[0]{raw} !~ /"content":"[^"]/ }, @clients);
     $_->close for @clients;
 
