@@ -7,6 +7,7 @@
 
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_account.h"
+#include "ngx_http_llm_buffer.h"
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_live.h"
 #include "ngx_http_llm_relay.h"
@@ -112,6 +113,7 @@ ngx_http_llm_cleanup(void *data)
 
     if (ctx->exchange) {
         ngx_http_llm_live_remove(ctx->exchange);
+        ngx_http_llm_buffer_cleanup(ctx->exchange);
 
         if (ctx->exchange->clock.timer_set) {
             ngx_del_timer(&ctx->exchange->clock);

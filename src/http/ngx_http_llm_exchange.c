@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm.h"
+#include "ngx_http_llm_buffer.h"
 #include "ngx_http_llm_clock.h"
 #include "ngx_http_llm_drain.h"
 #include "ngx_http_llm_exchange.h"
@@ -372,6 +373,7 @@ ngx_http_llm_exchange_filter_init(void *data)
     u->input_filter = ngx_http_llm_exchange_filter;
 
     ngx_http_llm_exchange_share_conf(r, ex);
+    ngx_http_llm_buffer_hook(r, ex);
     ngx_http_llm_drain_watch(r, ex->ctx);
 
     return rc;

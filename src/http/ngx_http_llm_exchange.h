@@ -67,6 +67,13 @@ struct ngx_http_llm_exchange_s {
     /* NULL: nothing is held back */
     ngx_http_llm_gate_t          *gate;
 
+    /* nginx's reading of a stream */
+    void                        (*upstream_handler)(ngx_http_request_t *r,
+                                                    ngx_http_upstream_t *u);
+
+    /* u->buffer's memory, where it is not the pool's; NULL: none */
+    u_char                       *buffer;
+
     /* nginx's looks whether the client is there */
     ngx_http_event_handler_pt     read_event_handler;
     ngx_http_event_handler_pt     write_event_handler;

@@ -7,6 +7,7 @@
 
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_account.h"
+#include "ngx_http_llm_buffer.h"
 #include "ngx_http_llm_drain.h"
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_gate.h"
@@ -41,6 +42,7 @@ ngx_http_llm_exchange_finalize(ngx_http_request_t *r, ngx_int_t rc)
     ngx_http_llm_pause_stop(ctx);
     ngx_http_llm_drain_end(ctx);
     ngx_http_llm_live_remove(ex);
+    ngx_http_llm_buffer_end(ex);
 
     ex->finalized = 1;
 
