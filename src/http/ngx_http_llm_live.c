@@ -18,6 +18,9 @@
  */
 #define NGX_HTTP_LLM_SHUTDOWN_MS  500
 
+/* and this long before them, at most, who waits for a turn or for tokens */
+#define NGX_HTTP_LLM_SHUTDOWN_WAITS_MS  250
+
 
 typedef struct {
     /* of ngx_http_llm_exchange_t */
@@ -26,8 +29,12 @@ typedef struct {
     /* ngx_http_llm_ids_cancels() at the last look */
     ngx_uint_t        cancels;
 
-    /* worker_shutdown_timeout is about to run out */
+    /*
+     * worker_shutdown_timeout is about to run out: for those who wait, and
+     * streams_ms later, which is 0 then, for streams
+     */
     ngx_event_t       shutdown;
+    ngx_msec_t        streams_ms;
     ngx_connection_t  dumb;
 } ngx_http_llm_lives_t;
 
@@ -208,7 +215,7 @@ ngx_http_llm_live_end(ngx_http_llm_ctx_t *ctx, ngx_http_llm_end_e end)
 static void
 ngx_http_llm_live_exiting(void)
 {
-    ngx_msec_t        timeout_ms;
+    ngx_msec_t        end_ms, timeout_ms;
     ngx_event_t      *ev;
     ngx_core_conf_t  *ccf;
 
@@ -230,16 +237,33 @@ ngx_http_llm_live_exiting(void)
     ev->log = ngx_cycle->log;
     ev->cancelable = 1;
 
-    ngx_add_timer(ev, timeout_ms - ngx_min(timeout_ms / 2,
-                                           NGX_HTTP_LLM_SHUTDOWN_MS));
+    end_ms = timeout_ms - ngx_min(timeout_ms / 2, NGX_HTTP_LLM_SHUTDOWN_MS);
+
+    ngx_http_llm_lives.streams_ms = ngx_min(end_ms / 2,
+                                            NGX_HTTP_LLM_SHUTDOWN_WAITS_MS);
+
+    ngx_add_timer(ev, end_ms - ngx_http_llm_lives.streams_ms);
 }
 
+
+/*
+ * Who waits comes first: the place of a stream that ends would be given to
+ * somebody in another worker that is to leave, and who is ended right behind.
+ */
 
 static void
 ngx_http_llm_live_shutdown(ngx_event_t *ev)
 {
     ngx_queue_t              *queue;
     ngx_http_llm_exchange_t  *ex;
+
+    ngx_http_llm_wait_shutdown();
+
+    if (ngx_http_llm_lives.streams_ms) {
+        ngx_add_timer(ev, ngx_http_llm_lives.streams_ms);
+        ngx_http_llm_lives.streams_ms = 0;
+        return;
+    }
 
     queue = &ngx_http_llm_lives.queue;
 
@@ -249,8 +273,6 @@ ngx_http_llm_live_shutdown(ngx_event_t *ev)
 
         ngx_http_llm_live_end(ex->ctx, NGX_HTTP_LLM_END_SHUTDOWN);
     }
-
-    ngx_http_llm_wait_shutdown();
 }
 
 
