@@ -90,23 +90,6 @@ ngx_module_t  ngx_http_llm_bench_after_module = {
 };
 
 
-/* what configure writes for a dynamic module */
-
-ngx_module_t *ngx_modules[] = {
-    &ngx_http_llm_bench_after_module,
-    NULL
-};
-
-char *ngx_module_names[] = {
-    "ngx_http_llm_bench_after_module",
-    NULL
-};
-
-char *ngx_module_order[] = {
-    NULL
-};
-
-
 static ngx_int_t
 ngx_http_llm_bench_handler(ngx_http_request_t *r)
 {

@@ -107,23 +107,6 @@ ngx_module_t  ngx_llm_bench_choice_module = {
 };
 
 
-/* what configure writes for a dynamic module */
-
-ngx_module_t *ngx_modules[] = {
-    &ngx_llm_bench_choice_module,
-    NULL
-};
-
-char *ngx_module_names[] = {
-    "ngx_llm_bench_choice_module",
-    NULL
-};
-
-char *ngx_module_order[] = {
-    NULL
-};
-
-
 static ngx_int_t
 ngx_llm_bench_init_module(ngx_cycle_t *cycle)
 {
