@@ -389,13 +389,16 @@ sub cluster {
 
     die "a cluster of more than 8 nodes\n" if $count > 8;
 
-    ($port, $bus) = (free_port($count), free_port($count));
+    # the port of the bus cannot be chosen before Redis 7
+
+    $port = free_port($count, 10000);
+    $bus = $port + 10000;
 
     for my $i (0 .. $count - 1) {
         push @nodes, $class->start(
             server => $options{server}, dir => "$options{dir}/$i",
             port => $port + $i,
-            args => [ '--cluster-enabled', 'yes', '--cluster-port', $bus + $i,
+            args => [ '--cluster-enabled', 'yes',
                       '--cluster-node-timeout', $options{timeout_ms} // 1000,
                       '--cluster-replica-validity-factor', 0,
                       @{$options{args} // []} ]);
