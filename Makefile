@@ -383,7 +383,8 @@ bench-redis: build tools
 	@tools/install-deps perl redis
 	@$(tests_env) bench/redis
 
-##   bench-streams  memory and latency of streams, beside stock nginx
+##   bench-streams  memory, latency, CPU time and instructions of streams,
+##             beside stock nginx
 .PHONY: bench-streams
 bench-streams: build tools
 	@$(tests_env) bench/streams
