@@ -34,6 +34,8 @@ my @Good = (
         . 'llm_limit zone=t reserve=auto; location / {'
         . 'llm_limit zone=t reserve=4k wait=500ms overrun=finish; } }',
     'llm_limit_status 400; server { llm_limit_status 599; }',
+    'llm_media_tokens image=1600; server { llm_media_tokens audio=0 '
+        . 'image=1000000; location / { llm_media_tokens audio=9; } }',
     'llm_limit_log_level info; llm_limit_dry_run on; llm_limit_headers off;',
 );
 
@@ -154,6 +156,21 @@ my @Bad = (
         => 'invalid value "399" in llm_limit_status, allowed is 400 to 599',
     'llm_limit_status 600;'
         => 'invalid value "600" in llm_limit_status, allowed is 400 to 599',
+    'llm_media_tokens video=9;'
+        => 'invalid value "video=9" in "llm_media_tokens", allowed are '
+           . 'image=number and audio=number, once each, of 0 to 1000000 tokens',
+    'llm_media_tokens image=;'
+        => 'invalid value "image=" in "llm_media_tokens", allowed are',
+    'llm_media_tokens audio=-1;'
+        => 'invalid value "audio=-1" in "llm_media_tokens", allowed are',
+    'llm_media_tokens image=1k;'
+        => 'invalid value "image=1k" in "llm_media_tokens", allowed are',
+    'llm_media_tokens image=1000001;'
+        => 'invalid value "image=1000001" in "llm_media_tokens"',
+    'llm_media_tokens image=1 image=2;'
+        => 'invalid value "image=2" in "llm_media_tokens", allowed are',
+    'llm_media_tokens image=0; llm_media_tokens audio=2;'
+        => '"llm_media_tokens" directive is duplicate',
     'llm_limit_log_level debug;'
         => 'invalid value "debug"',
 );

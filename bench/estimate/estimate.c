@@ -46,6 +46,11 @@ typedef struct {
 } kind_t;
 
 
+static const ngx_llm_media_t  media = {
+    NGX_LLM_IMAGE_TOKENS, NGX_LLM_AUDIO_TOKENS
+};
+
+
 static void
 die(const char *why)
 {
@@ -90,7 +95,7 @@ one(kind_t *kind, int64_t tokens, const char *body, size_t len)
     parse(&request, body, len);
 
     raw = ngx_llm_estimate_raw(&request.text);
-    parts = ngx_llm_request_part_tokens(&request);
+    parts = ngx_llm_request_part_tokens(&request, &media);
 
     kind->tokens += tokens;
 
@@ -181,7 +186,7 @@ part_estimate(const char *open, size_t bytes, const char *close)
     parse(&request, body, strlen(body));
 
     tokens = ngx_llm_estimate(NULL, ngx_llm_estimate_raw(&request.text),
-                              ngx_llm_request_part_tokens(&request));
+                              ngx_llm_request_part_tokens(&request, &media));
     free(body);
 
     return tokens;

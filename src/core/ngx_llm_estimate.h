@@ -18,9 +18,20 @@
 #include "ngx_llm_text.h"
 
 
-/* an image or audio part is charged as so many tokens, not as its bytes */
+/* an image or audio part counts as so many tokens unless others are given */
 #define NGX_LLM_IMAGE_TOKENS  800
 #define NGX_LLM_AUDIO_TOKENS  500
+
+/* the most that one such part may count as */
+#define NGX_LLM_MEDIA_TOKENS_MAX  1000000
+
+
+/* tokens of one part that is no text, whatever its bytes */
+
+typedef struct {
+    int64_t               image;
+    int64_t               audio;
+} ngx_llm_media_t;
 
 
 /*

@@ -386,12 +386,13 @@ ngx_llm_request_ask_usage(const ngx_llm_request_t *request,
 
 
 int64_t
-ngx_llm_request_part_tokens(const ngx_llm_request_t *request)
+ngx_llm_request_part_tokens(const ngx_llm_request_t *request,
+    const ngx_llm_media_t *media)
 {
     int64_t  tokens;
 
-    tokens = (int64_t) request->images * NGX_LLM_IMAGE_TOKENS
-             + (int64_t) request->audios * NGX_LLM_AUDIO_TOKENS
+    tokens = request->images * media->image
+             + request->audios * media->audio
              + (int64_t) request->messages * NGX_LLM_REQUEST_MESSAGE_TOKENS
              + request->tokens;
 

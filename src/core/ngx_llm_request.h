@@ -15,7 +15,7 @@
 
 
 #include "ngx_llm_dialect.h"
-#include "ngx_llm_text.h"
+#include "ngx_llm_estimate.h"
 
 
 typedef struct {
@@ -105,7 +105,8 @@ size_t ngx_llm_request_ask_usage(const ngx_llm_request_t *request,
  * by their ids stand for: what no ratio corrects.
  */
 
-int64_t ngx_llm_request_part_tokens(const ngx_llm_request_t *request);
+int64_t ngx_llm_request_part_tokens(const ngx_llm_request_t *request,
+    const ngx_llm_media_t *media);
 
 
 #endif /* _NGX_LLM_REQUEST_H_INCLUDED_ */

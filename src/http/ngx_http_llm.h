@@ -146,6 +146,7 @@ typedef struct {
     size_t                      hold_bytes;
     ngx_flag_t                  error_events;
     size_t                      body_max_bytes;
+    ngx_llm_media_t             media;
 
     ngx_uint_t                  on_abort;
 

@@ -26,6 +26,8 @@
 #define NGX_HTTP_LLM_BODY_MAX_BYTES          (16 * 1024 * 1024)
 
 
+static ngx_int_t ngx_http_llm_media_tokens(ngx_str_t *value,
+    const char *name, int64_t *tokens);
 static void ngx_http_llm_hear(ngx_event_t *ev);
 
 
@@ -94,6 +96,83 @@ ngx_http_llm_hold_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+char *
+ngx_http_llm_media_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_str_t                *value;
+    ngx_uint_t                i;
+    ngx_llm_media_t           media;
+    ngx_http_llm_loc_conf_t  *llcf = conf;
+
+    if (llcf->media.image != NGX_CONF_UNSET) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    media.image = NGX_CONF_UNSET;
+    media.audio = NGX_CONF_UNSET;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_http_llm_media_tokens(&value[i], "image=", &media.image)
+               == NGX_OK
+            || ngx_http_llm_media_tokens(&value[i], "audio=", &media.audio)
+               == NGX_OK)
+        {
+            continue;
+        }
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" in \"%V\", allowed are "
+                           "image=number and audio=number, once each, "
+                           "of 0 to %d tokens",
+                           &value[i], &cmd->name, NGX_LLM_MEDIA_TOKENS_MAX);
+        return NGX_CONF_ERROR;
+    }
+
+    if (media.image == NGX_CONF_UNSET) {
+        media.image = NGX_LLM_IMAGE_TOKENS;
+    }
+
+    if (media.audio == NGX_CONF_UNSET) {
+        media.audio = NGX_LLM_AUDIO_TOKENS;
+    }
+
+    llcf->media = media;
+
+    return NGX_CONF_OK;
+}
+
+
+/* NGX_DECLINED: it is another parameter, a second one, or not a number */
+
+static ngx_int_t
+ngx_http_llm_media_tokens(ngx_str_t *value, const char *name, int64_t *tokens)
+{
+    size_t     len;
+    ngx_int_t  n;
+
+    len = ngx_strlen(name);
+
+    if (ngx_strncmp(value->data, name, len) != 0
+        || *tokens != NGX_CONF_UNSET)
+    {
+        return NGX_DECLINED;
+    }
+
+    n = ngx_atoi(value->data + len, value->len - len);
+
+    if (n < 0 || n > NGX_LLM_MEDIA_TOKENS_MAX) {
+        return NGX_DECLINED;
+    }
+
+    *tokens = n;
+
+    return NGX_OK;
+}
+
+
 void *
 ngx_http_llm_create_main_conf(ngx_conf_t *cf)
 {
@@ -141,6 +220,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     llcf->hold_bytes = NGX_CONF_UNSET_SIZE;
     llcf->error_events = NGX_CONF_UNSET;
     llcf->body_max_bytes = NGX_CONF_UNSET_SIZE;
+    llcf->media.image = NGX_CONF_UNSET;
     llcf->heartbeat_ms = NGX_CONF_UNSET_MSEC;
     llcf->heartbeat_early = NGX_CONF_UNSET;
     llcf->on_abort = NGX_CONF_UNSET_UINT;
@@ -183,6 +263,15 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_ptr_value(conf->pace, prev->pace, NULL);
     ngx_conf_merge_size_value(conf->body_max_bytes, prev->body_max_bytes,
                               NGX_HTTP_LLM_BODY_MAX_BYTES);
+
+    if (conf->media.image == NGX_CONF_UNSET) {
+        conf->media = prev->media;
+    }
+
+    if (conf->media.image == NGX_CONF_UNSET) {
+        conf->media.image = NGX_LLM_IMAGE_TOKENS;
+        conf->media.audio = NGX_LLM_AUDIO_TOKENS;
+    }
 
     if (conf->enable) {
         conf->exchange = ngx_pcalloc(cf->pool,

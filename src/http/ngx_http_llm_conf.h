@@ -32,6 +32,11 @@ char *ngx_http_llm_stream_directive(ngx_conf_t *cf, ngx_command_t *cmd,
 char *ngx_http_llm_hold_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
+/* llm_media_tokens: what one image and one audio part count as */
+
+char *ngx_http_llm_media_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
 /* postconfiguration */
 
 ngx_int_t ngx_http_llm_install(ngx_conf_t *cf);

@@ -354,7 +354,10 @@ static ngx_int_t
 ngx_http_llm_keep_facts(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     const ngx_llm_request_t *asked)
 {
-    ngx_http_llm_facts_t  *facts;
+    ngx_http_llm_facts_t     *facts;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
 
     facts = ngx_palloc(r->pool, sizeof(ngx_http_llm_facts_t));
     if (facts == NULL) {
@@ -363,7 +366,7 @@ ngx_http_llm_keep_facts(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     facts->prefix_hash = asked->prefix_hash;
     facts->max_output = asked->max_output;
-    facts->part_tokens = ngx_llm_request_part_tokens(asked);
+    facts->part_tokens = ngx_llm_request_part_tokens(asked, &llcf->media);
     facts->n = asked->n;
     facts->media = (asked->images || asked->audios);
 

@@ -24,6 +24,10 @@
 
 static unsigned char  memory[4096];
 
+static const ngx_llm_media_t  media = {
+    NGX_LLM_IMAGE_TOKENS, NGX_LLM_AUDIO_TOKENS
+};
+
 
 static ngx_llm_rc_e
 parse(ngx_llm_request_t *request, const ngx_llm_api_t *api,
@@ -63,7 +67,7 @@ check_facts(const ngx_llm_request_t *request, size_t len)
 
     tokens = ngx_llm_estimate_raw(&request->text);
     must(tokens >= 0 && tokens <= NGX_LLM_MAX_TOKENS);
-    must(ngx_llm_request_part_tokens(request) >= 0);
+    must(ngx_llm_request_part_tokens(request, &media) >= 0);
 }
 
 

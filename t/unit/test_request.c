@@ -333,25 +333,29 @@ test_limits(void)
 static void
 test_part_tokens(void)
 {
+    ngx_llm_media_t    media = { 1000, 70 };
     ngx_llm_request_t  request;
 
     memset(&request, 0, sizeof(request));
-    tap_int(ngx_llm_request_part_tokens(&request), 0, "no parts");
+    tap_int(ngx_llm_request_part_tokens(&request, &media), 0, "no parts");
 
     request.images = 2;
     request.audios = 3;
     request.tokens = 5;
-    tap_int(ngx_llm_request_part_tokens(&request),
-            2 * NGX_LLM_IMAGE_TOKENS + 3 * NGX_LLM_AUDIO_TOKENS + 5,
+    tap_int(ngx_llm_request_part_tokens(&request, &media), 2215,
             "images, audios and tokens");
 
     memset(&request, 0, sizeof(request));
     request.messages = 1;
-    tap_ok(ngx_llm_request_part_tokens(&request) > 0,
+    tap_ok(ngx_llm_request_part_tokens(&request, &media) > 0,
            "a message has its frame");
 
     memset(&request, 0xff, sizeof(request));
-    tap_ok(ngx_llm_request_part_tokens(&request) > 0, "nothing overflows");
+    media.image = NGX_LLM_MEDIA_TOKENS_MAX;
+    media.audio = NGX_LLM_MEDIA_TOKENS_MAX;
+    tap_ok(ngx_llm_request_part_tokens(&request, &media)
+           > (int64_t) UINT32_MAX * NGX_LLM_MEDIA_TOKENS_MAX,
+           "nothing overflows");
 }
 
 
