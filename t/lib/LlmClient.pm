@@ -23,7 +23,7 @@ use IO::Select;
 use IO::Socket::INET;
 use Time::HiRes qw( time );
 
-our $Timeout = 20;
+our $Timeout = 60;
 
 
 sub open {

@@ -27,7 +27,7 @@ use File::Path qw( make_path remove_tree );
 use POSIX qw( sysconf _SC_CLK_TCK );
 use Time::HiRes qw( sleep time );
 
-our $Timeout = 30;
+our $Timeout = 60;
 
 
 sub start {

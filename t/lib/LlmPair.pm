@@ -22,11 +22,10 @@ use warnings;
 
 use File::Path qw( remove_tree );
 use Test::More ();
-use Time::HiRes qw( time );
-
 use LlmBlock ();
 use LlmClient;
 use LlmNginx;
+use LlmStall;
 use LlmTest ();
 
 
@@ -34,6 +33,7 @@ sub start {
     my ($class, %options) = @_;
     my ($format, $http, $self);
 
+    LlmStall::start();
     LlmTest::sim_start();
     LlmTest::sim_reset();
 
@@ -187,18 +187,19 @@ sub ids {
 
 sub aborted {
     my ($self, $name, $aborted) = @_;
-    my $start = time;
+    my $start = LlmStall::mark();
     my $stats;
 
     $self->await(sub {
         $stats = LlmTest::sim_stats();
 
         return $stats->{aborted} == $aborted && $stats->{inflight} == 0;
-    }, 1);
+    });
 
     Test::More::is($stats->{aborted}, $aborted, "$name: upstream was closed");
     Test::More::is($stats->{inflight}, 0, "$name: nothing goes on there");
-    Test::More::cmp_ok(time - $start, '<', 1, "$name: within a second");
+    Test::More::cmp_ok(LlmStall::since($start), '<', 1,
+                       "$name: within a second");
 
     return $stats;
 }

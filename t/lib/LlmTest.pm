@@ -28,7 +28,9 @@ package LlmTest;
 #
 #     --- no_error_log      [alert], [emerg] and sanitizer reports
 #     --- sim_stats         NAME: VALUE lines, sums over all simulated
-#                           servers, awaited up to 2 s after the response
+#                           servers, awaited after the response
+#
+# What --- error_log names is awaited, too: it may be logged behind that.
 #
 # llm-sim is started once for the file, at the first block that names a
 # $TEST_NGINX_SIM_PORT_n (n from 1 to 4), with sim_options(), and with its
@@ -44,6 +46,10 @@ use HTTP::Tiny;
 use JSON::PP;
 use LlmPort qw( free_port );
 use Time::HiRes qw( sleep time );
+
+# who is late because the machine was is awaited: nothing else takes so long
+
+our $Timeout = 30;
 
 our $Servers = 4;
 our @SimOptions = ('--itl', '2', '--itl-slope', '0', '--prefill', '1000000');
@@ -84,6 +90,10 @@ BEGIN {
 
     $ENV{TEST_NGINX_LOAD_MODULES} = $ENV{TEST_LLM_MODULE};
 
+    # of a request, and of nginx's end
+
+    $ENV{TEST_NGINX_TIMEOUT} //= 30;
+
     # workers and a master, as in real life
 
     $ENV{TEST_NGINX_MASTER_PROCESS} //= 'on';
@@ -109,6 +119,20 @@ BEGIN {
 }
 
 use Test::Nginx::Socket ();
+
+
+# it looks once, and a line that is behind the response may not be there yet
+
+{
+    my $check = \&Test::Nginx::Socket::check_error_log;
+
+    no warnings qw( prototype redefine );
+
+    *Test::Nginx::Socket::check_error_log = sub {
+        await_error_log($_[0]) if !$_[2];
+        goto &$check;
+    };
+}
 
 
 sub import {
@@ -184,6 +208,30 @@ sub prepare {
 }
 
 
+# until all is logged that the block expects, or that has taken too long
+
+sub await_error_log {
+    my ($block) = @_;
+    my ($deadline, @missing);
+
+    @missing = $block->error_log // ();
+    @missing = map { ref eq 'ARRAY' ? @$_ : ref ? $_ : split /\n+/ } @missing;
+    @missing = map { ref ? $_ : qr/\Q$_\E/ } @missing;
+    $deadline = time + 10;
+
+    while (@missing && time < $deadline) {
+        open my $log, '<', $Test::Nginx::Util::ErrLogFile or return;
+        seek $log, $Test::Nginx::Util::ErrLogFilePos // 0, 0;
+
+        while (my $line = <$log>) {
+            @missing = grep { $line !~ $_ } @missing;
+        }
+
+        sleep 0.02 if @missing;
+    }
+}
+
+
 sub sim_start {
     my ($line, $pid, $ready, $write, @args);
 
@@ -214,7 +262,7 @@ sub sim_start {
     $SimPid = $pid;
 
     local $SIG{ALRM} = sub { };
-    alarm 10;
+    alarm $Timeout;
     $line = <$SimOut>;
     alarm 0;
 
@@ -228,7 +276,7 @@ sub sim_request {
     my ($res, $url);
 
     $url = 'http://127.0.0.1:' . sim_port(1) . '/sim/stats';
-    $res = HTTP::Tiny->new(timeout => 5)->request($method, $url);
+    $res = HTTP::Tiny->new(timeout => $Timeout)->request($method, $url);
 
     die "$method $url: $res->{status} $res->{content}\n"
         unless $res->{success};
@@ -276,7 +324,7 @@ sub check_sim_stats {
 
     $want = join '', map { "$_\n" }
                      sort grep { /\S/ } split /\n/, $block->sim_stats;
-    $deadline = time + 2;
+    $deadline = time + $Timeout;
 
     for ( ;; ) {
         my $sum = sim_stats();
