@@ -13,10 +13,7 @@ use lib 't/lib';
 use LlmTest;
 use LlmBalance;
 
-# the first server is four times as fast as the last two, the second twice
-
-sim_options('--itl', '4', '--itl-slope', '0', '--prefill', '1000000',
-            '--speed', sim_port(1) . '=4', '--speed', sim_port(2) . '=2',
+sim_options('--itl', '2', '--itl-slope', '0', '--prefill', '1000000',
             '--quiet');
 
 run_tests();
@@ -42,12 +39,18 @@ all_idle($name, 4);
 
 === TEST 2: the faster a server, the more requests it gets
 --- live code
-my @clients = LlmClient::load($Port, 300, 12, sim => 'tokens=20');
+# four times as fast as the last two, and twice: times that are long beside
+# what a machine that stalls adds to them
+
+my @ttfts = (80, 160, 320, 320);
+my $sim = join '; ', 'tokens=1',
+               map { 'on=' . sim_port($_) . "; ttft=$ttfts[$_ - 1]" } 1 .. 4;
+my @clients = LlmClient::load($Port, 240, 12, sim => $sim);
 my $count = servers(@clients);
 
-is_deeply(statuses(@clients), { 200 => 300 },
+is_deeply(statuses(@clients), { 200 => 240 },
                 "$name - statuses");
-is(scalar(grep { $_->complete } @clients), 300, "$name - answers");
+is(scalar(grep { $_->complete } @clients), 240, "$name - answers");
 cmp_ok($count->{1}, '>', 1.3 * $count->{2}, "$name - first");
 cmp_ok($count->{2}, '>', 1.2 * $count->{3}, "$name - second");
 cmp_ok($count->{2}, '>', 1.2 * $count->{4}, "$name - third");
@@ -305,17 +308,19 @@ leave(@clients);
 === TEST 18: unix sockets and more servers than one word has bits
 --- http_config eval
 CORE::join '', map { "server { listen unix:$ENV{TEST_NGINX_SERVROOT}/$_;"
-               . " location / { return 200 $_; } }\n" } 1 .. 70
+               . " location / { return 200 $_; } }\n" } 1 .. 66
 --- servers eval
-CORE::join '', map { "server unix:$ENV{TEST_NGINX_SERVROOT}/$_;\n" } 1 .. 70
+CORE::join '', map { "server unix:$ENV{TEST_NGINX_SERVROOT}/$_;\n" } 1 .. 66
 --- live code
-my @clients = LlmClient::load($Port, 700, 1);
+my @clients = LlmClient::load($Port, 900, 1);
 my %count;
+
+# that one of them is never chosen happens once in 14,000 times
 
 $count{$_->header('X-Server')}++ for @clients;
 
-is(scalar keys %count, 70, "$name - servers");
-is_deeply(statuses(@clients), { 200 => 700 },
+is(scalar keys %count, 66, "$name - servers");
+is_deeply(statuses(@clients), { 200 => 900 },
                 "$name - statuses");
 
 

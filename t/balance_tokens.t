@@ -15,7 +15,7 @@ use LlmTest;
 use LlmBalance;
 use Cwd qw( abs_path );
 use IO::Socket::IP;
-use Time::HiRes qw( sleep );
+use Time::HiRes qw( time );
 
 our $Ports = free_port(2);
 
@@ -31,8 +31,8 @@ our $Ipv6 = IO::Socket::IP->new(LocalHost => '::1', LocalPort => $Ports,
 # 20 prompt tokens in a millisecond; the last server is four times slower
 
 sim_options('--itl', '5', '--itl-slope', '0', '--prefill', '20000',
-            '--prefix-cache', '1000000', '--speed', sim_port(4) . '=0.25',
-            '--quiet');
+            '--chunk', '2048', '--prefix-cache', '1000000',
+            '--speed', sim_port(4) . '=0.25', '--quiet');
 
 run_tests();
 
@@ -45,6 +45,19 @@ sub ask {
     my $text = words($options{name} // rand, $tokens);
 
     return LlmClient->open($Port, body => body([ user => $text ]), %options);
+}
+
+
+# one whose prompt is not read while a test looks at what others do
+
+sub unread {
+    my ($tokens, %options) = @_;
+    my $chosen = choices();
+    my $client = ask($tokens, %options, sim => 'ttft=60000');
+
+    await(sub { choices() > $chosen });
+
+    return $client;
 }
 
 
@@ -81,17 +94,22 @@ server 127.0.0.1:$TEST_NGINX_SIM_PORT_1;
 server 127.0.0.1:$TEST_NGINX_SIM_PORT_2;
 llm_least_inflight cost=tokens;
 --- live code
-my $long = ask(60000);
+my $long = unread(60000);
 my @clients = hold(6);
-my $count = servers(@clients);
+my %chosen;
 
-sleep 0.1;
+$chosen{$_->{server}}++ for choices();
+is(join(' ', sort values %chosen), '1 6',
+   "$name - all others keep away from it");
+leave($long);
+
+# one more; as soon as it is read it is one stream against six
+
+$long = ask(20000, sim => $Hold);
+
 my ($home) = keys %{servers($long)};
 
-is($count->{3 - $home}, 6, "$name - all others keep away from it");
-LlmClient::await(sub { $_[0]->body !~ /"content":"[^"]/ }, $long);
-
-# read: now it is one stream against six
+is(servers(@clients)->{3 - $home}, 6, "$name - again");
 
 my @more = hold(4);
 
@@ -107,9 +125,8 @@ server 127.0.0.1:$TEST_NGINX_SIM_PORT_1;
 server 127.0.0.1:$TEST_NGINX_SIM_PORT_2;
 llm_least_inflight cost=tokens;
 --- live code
-my @clients = map { ask(60000) } 1 .. 4;
+my @clients = map { unread(60000) } 1 .. 4;
 
-sleep 0.3;
 is(scalar(grep { $_->{pending} > 50000 } choices()), 2,
    "$name - they wait for each other");
 leave(@clients);
@@ -125,9 +142,9 @@ server 127.0.0.1:$TEST_NGINX_SIM_PORT_1 max_fails=0;
 server 127.0.0.1:$TEST_NGINX_SIM_PORT_2 max_fails=0;
 llm_least_inflight cost=tokens;
 --- live code
-my $port = sim_port(1);
-my @clients = map { ask(2000, sim => "tokens=4; status=503; only=$port") }
-                  1 .. 12;
+my $sim = 'tokens=4; on=' . sim_port(1) . '; status=503'
+          . '; on=' . sim_port(2) . '; ttft=2000';
+my @clients = map { ask(2000, sim => $sim) } 1 .. 12;
 
 LlmClient::await_end(@clients);
 is_deeply(statuses(@clients), { 200 => 12 }, "$name - statuses");
@@ -138,10 +155,6 @@ cmp_ok(scalar @retries, '>', 0, "$name - some were sent twice");
 is(scalar(grep { $_->{uncached} < 1500 } @retries), 0,
    "$name - with all of their tokens");
 
-# failures weigh: both servers are idle again when they do not
-
-my @last = choices();
-sleep 0.3;
 ask(8)->finish;
 is((choices())[-1]{pending}, 0, "$name - nothing is to be read");
 
@@ -155,9 +168,11 @@ llm_least_inflight cost=tokens;
 --- live code
 my (@live, @clients);
 
-while (@clients < 150 || @live) {
-    while (@clients < 150 && @live < 6) {
-        push @live, ask(300, sim => 'tokens=3');
+# their times are long beside what a machine that stalls adds to them
+
+while (@clients < 90 || @live) {
+    while (@clients < 90 && @live < 6) {
+        push @live, ask(2000, sim => 'tokens=3');
         push @clients, $live[-1];
     }
 
@@ -165,11 +180,11 @@ while (@clients < 150 || @live) {
     @live = grep { $_->pump } @live;
 }
 
-my $count = servers(@clients[50 .. 149]);
+my $count = servers(@clients[30 .. 89]);
 
-is_deeply(statuses(@clients), { 200 => 150 }, "$name - statuses");
-cmp_ok($count->{4}, '<', 35, "$name - it has the smaller part");
-cmp_ok($count->{4}, '>', 5, "$name - and some of it");
+is_deeply(statuses(@clients), { 200 => 90 }, "$name - statuses");
+cmp_ok($count->{4}, '<', 21, "$name - it has the smaller part");
+cmp_ok($count->{4}, '>', 3, "$name - and some of it");
 
 
 
@@ -238,10 +253,10 @@ llm_least_inflight cost=tokens affinity=$llm_prefix;
 --- live code
 my (%turns, %homes);
 
-# the first turns come at once: none of the servers is idle for long
+# the first turns come at once: none of the servers is idle meanwhile
 
 for my $turn (1 .. 4) {
-    my $sim = 'tokens=3' . ($turn == 1 ? '; ttft=300' : '');
+    my $sim = 'tokens=3' . ($turn == 1 ? '; ttft=2000' : '');
     my @clients;
 
     for my $talk (1 .. 6) {
@@ -277,22 +292,24 @@ server 127.0.0.1:$TEST_NGINX_SIM_PORT_1;
 server 127.0.0.1:$TEST_NGINX_SIM_PORT_2;
 llm_least_inflight cost=tokens affinity=$http_x_session;
 --- live code
+my @others = hold(2);
+my ($server) = map { $_->header('X-Server') } @others;
+
+# both keys have their home at the same server, which has less to do
+
+leave(shift @others);
+
 my $first = ask(1000, name => 'first', session('first', sim => 'tokens=3'));
-my $server = $first->finish->header('X-Server');
-my $long;
+is($first->finish->header('X-Server'), $server, "$name - at home");
 
-# one key at least has its home there, too
+my $long = ask(100, session('long', sim => 'tokens=3'));
+is($long->finish->header('X-Server'), $server, "$name - both");
 
-for my $session (1 .. 50) {
-    $long = ask(100, session("long.$session", sim => 'tokens=3'));
+# a stream on either server: only the prompt tells them apart
 
-    if ($long->finish->header('X-Server') eq $server) {
-        $long = ask(90000, session("long.$session"));
-        last;
-    }
-}
+$long = unread(90000, session('long'));
+is((choices())[-1]{server}, $server, "$name - there it is to be read");
 
-sleep 0.2;
 $first = ask(1000, name => 'first', session('first', sim => 'tokens=3'));
 isnt($first->header('X-Server'), $server, "$name - it goes elsewhere");
 $first->finish;
@@ -307,7 +324,7 @@ for (1 .. 5) {
 }
 
 is($count, 5, "$name - and stays there");
-leave($long);
+leave($long, @others);
 
 
 
@@ -373,34 +390,49 @@ cmp_ok($same, '<', 35, "$name - or not");
     proxy_next_upstream error http_503 non_idempotent;
 --- servers
 zone llm 256k;
-server 127.0.0.1:$TEST_NGINX_SIM_PORT_1 max_fails=1 fail_timeout=1s;
+server 127.0.0.1:$TEST_NGINX_SIM_PORT_1 max_fails=1 fail_timeout=2s;
 server 127.0.0.1:$TEST_NGINX_SIM_PORT_2 max_fails=0;
 llm_least_inflight;
 --- live code
-my $port = sim_port(1);
-my ($failed, @clients);
+my $fails = 'status=503; only=' . sim_port(1);
+my ($start, @clients, @first, @later);
 
-for (1 .. 20) {
-    ($failed) = LlmClient::load($Port, 1, 1,
-                                sim => "tokens=1; status=503; only=$port");
-    last if $failed->header('X-Server') =~ /, /;
-}
+await(sub {
+    my ($client) = LlmClient::load($Port, 1, 1, sim => "tokens=1; $fails");
 
-@clients = hold(20);
-is_deeply(servers(@clients), { 2 => 20 }, "$name - it is out");
-sleep 2.1;
+    return $client->header('X-Server') =~ /, /;
+});
 
-# the other one has 20 streams: it is tried, and works
+# where these take longer than its time, it is tried, and fails, once more
 
-my ($probe) = LlmClient::load($Port, 1, 1);
-is_deeply(servers($probe), { 1 => 1 }, "$name - it is tried");
+$start = time;
+@clients = hold(5, sim => "$Hold; $fails");
+is_deeply(servers(@clients), { 2 => 5 }, "$name - it is out");
+cmp_ok(scalar(grep { $_->header('X-Server') =~ /, / } @clients), '<=',
+       (time - $start) / 2, "$name - for its time");
 
-my @first = hold(8);
-is_deeply(servers(@first), { 2 => 8 }, "$name - at first it gets nothing");
+# the other one has 5 streams: as soon as its time is over it is tried
 
-sleep 4;
-my @later = hold(8);
-is(servers(@later)->{1} // 0, 8, "$name - then it gets more");
+ok(await(sub { servers(LlmClient::load($Port, 1, 1))->{1} }),
+   "$name - it is tried");
+
+@first = hold(2);
+is_deeply(servers(@first), { 2 => 2 }, "$name - at first it gets nothing");
+
+await(sub {
+    my ($client) = hold(1);
+
+    if (servers($client)->{1}) {
+        push @later, $client;
+
+    } else {
+        leave($client);
+    }
+
+    return @later == 2;
+});
+
+is(scalar @later, 2, "$name - then it gets more");
 leave(@clients, @first, @later);
 --- timeout: 20
 
@@ -519,8 +551,7 @@ server 127.0.0.1:$TEST_NGINX_SIM_PORT_1;
 server 127.0.0.1:$TEST_NGINX_SIM_PORT_2;
 llm_least_inflight cost=tokens affinity=$http_x_session;
 --- live code
-my @clients = map { LlmClient->open($ENV{TEST_NGINX_PLAIN_PORT},
-                                    sim => $Hold) } 1 .. 8;
+my @clients = map { hold(1, port => $ENV{TEST_NGINX_PLAIN_PORT}) } 1 .. 8;
 
 is_deeply(servers(@clients), { 1 => 4, 2 => 4 }, "$name - servers");
 leave(@clients);

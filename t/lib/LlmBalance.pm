@@ -12,7 +12,10 @@ package LlmBalance;
 use strict;
 use warnings;
 
+use List::Util qw( sum0 );
+
 use LlmClient;
+use LlmNginx;
 
 our $Port = LlmTest::free_port(1);
 our $Hold = 'tokens=2000; itl=50';
@@ -25,7 +28,7 @@ sub import {
     *main::Hold = \$Hold;
 
     for my $name (qw( code hold leave logged servers statuses choices
-                      all_idle )) {
+                      await all_idle )) {
         *{"main::$name"} = \&{"LlmBalance::$name"};
     }
 
@@ -101,19 +104,40 @@ sub live {
 sub balance {
     my %balance;
 
-    for (1 .. 60) {
-        Time::HiRes::sleep(0.05);
-        %balance = ();
-
-        for my $line (logged(qr/llm balancer: (?:get|free) /)) {
-            my ($what, $server) = $line =~ /balancer: (\w+) (\S+)/;
-            $balance{$server} += $what eq 'get' ? 1 : -1;
-        }
-
-        last if !grep { $_ } values %balance;
-    }
+    await(sub {
+        %balance = got();
+        return !grep { $_ } values %balance;
+    });
 
     return %balance;
+}
+
+
+# how often each server was got and not freed so far
+
+sub got {
+    my %got;
+
+    for my $line (logged(qr/llm balancer: (?:get|free) /)) {
+        my ($what, $server) = $line =~ /balancer: (\w+) (\S+)/;
+        $got{$server} += $what eq 'get' ? 1 : -1;
+    }
+
+    return %got;
+}
+
+
+# the log is long, and not to be read all of the time
+
+sub await {
+    my ($happened) = @_;
+
+    return LlmNginx::true_in_time(sub {
+        return 1 if $happened->();
+
+        Time::HiRes::sleep(0.03);
+        return 0;
+    });
 }
 
 
@@ -142,14 +166,16 @@ sub logged {
 }
 
 
-# so many streams that do not end by themselves, one after the other
+# so many streams that do not end by themselves, one after the other: of two
+# at once in two workers neither may count the other one yet
 
 sub hold {
     my ($count, %options) = @_;
+    my $port = delete $options{port} // $Port;
     my @clients;
 
     for (1 .. $count) {
-        push @clients, LlmClient->open($Port, sim => $Hold, %options);
+        push @clients, LlmClient->open($port, sim => $Hold, %options);
         $clients[-1]->status;
     }
 
@@ -157,9 +183,14 @@ sub hold {
 }
 
 
+# returns when nginx knows, of those that were being served
+
 sub leave {
+    my $left = sum0(values %{{ got() }})
+               - grep { $_->pump && $_->{raw} !~ m{^HTTP/1.1 [45]} } @_;
+
     $_->close for @_;
-    Time::HiRes::sleep(0.2);
+    await(sub { sum0(values %{{ got() }}) <= $left });
 }
 
 
@@ -188,20 +219,26 @@ sub statuses {
 }
 
 
-# a stream each on all servers finds nobody else there, and nothing to read
+# the first stream on each server finds nobody else there, and nothing to read;
+# with cost=tokens a server that is known to be fast may get more than that
 
 sub all_idle {
     my ($name, $count) = @_;
-    my (@clients, @choices);
+    my ($choice, @clients, %first);
 
     balance();
-    @clients = hold($count);
 
-    main::is(join(' ', map { $_->header('X-Inflight') } @clients),
+    while (keys %first < $count && @clients < 4 * $count) {
+        push @clients, hold(1);
+
+        $choice = (choices())[-1];
+        $first{$choice->{server}} //= [ $clients[-1]->header('X-Inflight'),
+                                        $choice->{pending} ];
+    }
+
+    main::is(join(' ', map { $_->[0] } values %first),
              join(' ', (1) x $count), "$name - nothing is in flight");
-
-    @choices = choices();
-    main::is(join(' ', map { $_->{pending} } @choices[-$count .. -1]),
+    main::is(join(' ', map { $_->[1] } values %first),
              join(' ', (0) x $count), "$name - nothing is to be read");
 
     leave(@clients);
