@@ -125,14 +125,14 @@ llm_limit zone=t reserve=100;
  "Content-Type: application/json
 x-ratelimit-limit-tokens: 100
 x-ratelimit-remaining-tokens: 70
-x-ratelimit-reset-tokens: 7h(?:12m0|11m59(?:\\.\\d+)?)s
-Retry-After: 259(?:20|1\\d)
-retry-after-ms: 259\\d{5}"]
+x-ratelimit-reset-tokens: 7h(?:12m0|11m\\d+(?:\\.\\d+)?)s
+Retry-After: 25(?:920|8[6-9]\\d|9[01]\\d)
+retry-after-ms: 25[89]\\d{5}"]
 --- response_body_like eval
 [qr/\[DONE\]/,
  qr/^\{"error":\{"message":"Rate limit reached for tokens\. .*"code":"rate_limit_exceeded"/]
 --- logged
-\[error\] .*llm limit: rejected, zone "t", key [0-9a-f]{8}, need 100 tokens, retry after 259\d{5}ms, client:
+\[error\] .*llm limit: rejected, zone "t", key [0-9a-f]{8}, need 100 tokens, retry after 25[89]\d{5}ms, client:
 
 
 
@@ -229,8 +229,9 @@ llm_limit zone=t reserve=100;
 x-ratelimit-limit-requests: 1
 x-ratelimit-remaining-requests: 0
 x-ratelimit-reset-requests: 20m0s",
- "x-ratelimit-remaining-tokens: 970
-Retry-After: 1200"]
+ "x-ratelimit-remaining-tokens: 970"]
+--- response_headers_like eval
+["", "Retry-After: 1(?:200|1[4-9]\\d)"]
 
 
 
