@@ -52,6 +52,9 @@ sub start {
 
     $self->{pid} = $pid;
     $self->await('nginx starts', sub {
+        die "nginx does not start, see $self->{dir}/logs\n"
+            if waitpid($pid, POSIX::WNOHANG()) == $pid && !($self->{pid} = 0);
+
         return $self->ready == ($self->{main} =~ /master_process\s+off/ ? 1
                                 : $self->{main} =~ /worker_processes\s+(\d+)/
                                 ? $1 : 1);

@@ -54,8 +54,10 @@ sub http {
 
     # a busy machine is not a fault: who tests one names its timeout
 
-    $with{options} = "timeout=2s $with{options}"
-        if $with{options} !~ /\btimeout=/;
+    for my $name (qw( timeout connect_timeout )) {
+        $with{options} = "$name=10s $with{options}"
+            if $with{options} !~ /(?<!\w)$name=/;
+    }
 
     my $llm_redis = $with{redis} ? "llm_redis shared $with{redis} "
                                    . "$with{options};" : '';
@@ -178,6 +180,13 @@ sub await_up {
 
     $self->await_error(qr/llm redis: "shared" is up/, $seen);
 }
+
+
+# how often the log has said so
+
+sub ups { return scalar $_[0]->errors(qr/llm redis: "shared" is up/) }
+
+sub downs { return scalar $_[0]->errors(qr/llm redis: "shared" is down/) }
 
 
 sub stop { return $_[0]{nginx}->stop }

@@ -31,7 +31,9 @@ use LlmPort qw( free_port );
 use POSIX ();
 use Time::HiRes qw( sleep time );
 
-our $Timeout = 20;
+# of what may take as long as the machine likes
+
+our $Timeout = 60;
 
 my $Root = abs_path(dirname(__FILE__) . '/../..');
 my $Build = $ENV{TEST_LLM_BUILD} || "$Root/build";
@@ -399,7 +401,7 @@ sub cluster {
             server => $options{server}, dir => "$options{dir}/$i",
             port => $port + $i,
             args => [ '--cluster-enabled', 'yes',
-                      '--cluster-node-timeout', $options{timeout_ms} // 1000,
+                      '--cluster-node-timeout', 60_000,
                       '--cluster-replica-validity-factor', 0,
                       @{$options{args} // []} ]);
     }
@@ -412,8 +414,11 @@ sub cluster {
         $nodes[$i]->call('CLUSTER', 'SET-CONFIG-EPOCH', $i + 1);
     }
 
-    for my $node (@nodes[1 .. $#nodes]) {
-        $node->call('CLUSTER', 'MEET', '127.0.0.1', $port, $bus);
+    # each meets each: what others tell of them comes late
+
+    for my $i (1 .. $#nodes) {
+        $nodes[$i]->call('CLUSTER', 'MEET', '127.0.0.1', $port + $_,
+                         $bus + $_) for 0 .. $i - 1;
     }
 
     for my $i ($masters .. $count - 1) {
@@ -501,6 +506,17 @@ sub move_slot {
         $node->call('CLUSTER', 'SETSLOT', $slot, 'NODE',
                     $to->call('CLUSTER', 'MYID'));
     }
+}
+
+
+# No master is taken for dead before that has been called: a slow machine is
+# none.
+
+sub takes_over {
+    my ($self, $timeout_ms) = @_;
+
+    $_->call('CONFIG', 'SET', 'cluster-node-timeout', $timeout_ms)
+        for $self->nodes;
 }
 
 
