@@ -84,7 +84,7 @@ sub fake {
         'says -READONLY x\r\n', 'says -OOM x\r\n', 'says -WRONGTYPE x\r\n',
     );
 
-    node($fake, options => 'timeout=200ms');
+    node($fake, options => 'timeout=200ms connect_timeout=1s');
 
     my ($pid) = $Node->{nginx}->workers;
     my (@slow, @wrong);
@@ -132,7 +132,7 @@ sub greeting {
     my $fake = LlmFakeRedis->start(real => $Redis, dir => dir('fake'));
     my ($pid, @wrong);
 
-    node($fake);
+    node($fake, options => 'connect_timeout=1s');
     ($pid) = $Node->{nginx}->workers;
 
     for my $text ('+HELLO\r\n', '-ERR go away\r\n', '$4611686018427387904\r\n',

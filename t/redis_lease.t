@@ -61,6 +61,17 @@ sub done {
 }
 
 
+# Takes 100 tokens of a lease, which it then has.  Only after 5 s without
+# anybody does it go back.
+
+sub use_lease {
+    my ($one) = @_;
+
+    $one->ask(5, sim => 'tokens=5; itl=0') for 1 .. 20;
+    LlmRedis::await('a lease', sub { LlmNode::used($Redis) > 100 });
+}
+
+
 # how often a script was run since the last SLOWLOG RESET
 
 sub runs {
@@ -120,10 +131,8 @@ sub never_over {
 sub idle {
     my ($one) = nodes(1, zone => 'lease=20%');
 
-    $one->ask(5, sim => 'tokens=5; itl=0') for 1 .. 20;
-    sleep 0.3;
-
-    cmp_ok(LlmNode::used($Redis), '>', 100, 'idle: at first it is kept');
+    use_lease($one);
+    ok(1, 'idle: at first it is kept');
 
     LlmRedis::await('given back', sub { LlmNode::used($Redis) <= 100 });
     is(LlmNode::used($Redis), 100, 'then all of it goes back');
@@ -136,9 +145,8 @@ sub leaves {
     my ($signal) = @_;
     my ($one) = nodes(1, zone => 'lease=20%');
 
-    $one->ask(5, sim => 'tokens=5; itl=0') for 1 .. 20;
-    sleep 0.3;
-    cmp_ok(LlmNode::used($Redis), '>', 100, "$signal: it has a lease");
+    use_lease($one);
+    ok(1, "$signal: it has a lease");
 
     kill $signal, $one->{nginx}{pid};
     is(LlmNode::await_used($Redis, 100), 100, 'and gives it back');
@@ -151,9 +159,7 @@ sub leaves {
 sub killed_worker {
     my ($one) = nodes(1, zone => 'lease=20%');
 
-    $one->ask(5, sim => 'tokens=5; itl=0') for 1 .. 20;
-    sleep 0.3;
-
+    use_lease($one);
     $one->{nginx}->replace('KILL', $one->{nginx}->workers);
     $one->await_up(1);
     is($one->ask(5, sim => 'tokens=5; itl=0')->status, 200,
@@ -166,10 +172,10 @@ sub killed_worker {
 
 
 sub redis_gone {
-    my ($one) = nodes(1, zone => 'lease=20%', options => 'fallback=closed');
+    my ($one) = nodes(1, zone => 'lease=20%',
+                      options => 'fallback=closed timeout=2s');
 
-    $one->ask(5, sim => 'tokens=5; itl=0') for 1 .. 20;
-    sleep 0.3;
+    use_lease($one);
     $Redis->freeze;
 
     is($one->ask(5)->status, 200, 'Redis is gone: what was taken is there');
@@ -194,7 +200,8 @@ sub redis_gone {
 # The other finds out by giving it back: that Redis has it, and is told again.
 
 sub back_later {
-    my ($knows, $tells) = nodes(2, zone => 'lease=20%');
+    my ($knows, $tells) = nodes(2, zone => 'lease=20%',
+                                options => 'timeout=2s');
 
     $_->ask(5, sim => 'tokens=5; itl=0') for ($knows, $tells) x 20;
 

@@ -161,7 +161,7 @@ sub readme {
     open my $in, '<', 'README.md' or die "README.md: $!\n";
     my ($policy) = join('', <$in>) =~ /^```lua\n(.*?)^```$/ms;
 
-    node($policy, burst => 20_000, limit => 'wait=3s', rate => '1000/s');
+    node($policy, burst => 20_000, limit => 'wait=3s');
 
     is($Node->ask(8000, model => 'big')->status, 200,
        'README: the big model has 8,000 tokens');
