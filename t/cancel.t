@@ -12,6 +12,7 @@ use lib 't/lib';
 use LlmTest;
 use LlmBlock;
 use LlmPair;
+use LlmStall;
 use HTTP::Tiny;
 use Time::HiRes qw( sleep time );
 
@@ -51,7 +52,7 @@ sub start {
 sub cancel {
     my ($id, $method) = @_;
 
-    return HTTP::Tiny->new(timeout => 5, keep_alive => 0)
+    return HTTP::Tiny->new(keep_alive => 0)
                ->request($method // 'DELETE',
                          "http://127.0.0.1:$Pair->{port}/cancel/$id");
 }
@@ -144,7 +145,8 @@ sub every_worker {
     is(scalar(grep { $_->pump } @clients[35 .. 39]), 5,
        'every worker: the others go on');
 
-    is(sim_stats()->{inflight}, 5, 'every worker: upstream has five left');
+    is(sim_await(inflight => 5)->{inflight}, 5,
+       'every worker: upstream has five left');
 
     is(scalar(grep { $_->{end} eq 'cancelled' } $Pair->lines(35)), 35,
        'every worker: end');
@@ -172,7 +174,7 @@ sub before_header {
         ($id) = (<$log> // '') =~ /^([0-9a-f]{32})$/;
         return defined $id;
     });
-    $Pair->await(sub { sim_stats()->{inflight} == 1 });
+    sim_await(inflight => 1);
 
     is(cancel($id)->{status}, 202, 'before the header: 202');
     $Pair->aborted('before the header', 1);
@@ -263,7 +265,7 @@ sub unknown {
 
     start();
 
-    $client = $Pair->open_at(1, sim => 'tokens=500');
+    $client = $Pair->open_at(1, sim => 'tokens=5000');
     $id = $client->header('X-Id');
 
     is(cancel('0' x 32)->{status}, 404, 'unknown: 404');
@@ -290,7 +292,7 @@ sub unknown {
 # the id of a stream whose worker was killed is not alive
 
 sub killed {
-    my (@clients, @left, $pid);
+    my ($start, @clients, @left, $pid);
 
     start();
 
@@ -299,9 +301,13 @@ sub killed {
 
     $Pair->{nginx}->replace('KILL', $pid);
 
-    ok($Pair->await(sub {
+    $start = LlmStall::mark();
+
+    $Pair->await(sub {
         cancel($clients[0]->header('X-Id'))->{status} == 404;
-    }, 3), 'killed: 404 within three seconds');
+    });
+    cmp_ok(LlmStall::since($start), '<', 3,
+           'killed: 404 within three seconds');
 
     @left = grep { $_->header('X-Pid') ne $pid } @clients;
 

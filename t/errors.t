@@ -109,7 +109,7 @@ end: upstream_error
 --- sim: tokens=9; fault=error-stay; at=3
 --- response_body_like eval
 qr/"error":\{[^\n]*\n\n\z/
---- timeout: 2
+--- timeout: 20
 --- log
 end: upstream_error
 --- sim_stats

@@ -180,7 +180,7 @@ proxy_cache_path cache keys_zone=c:1m;
 --- config
 location /v1/ {
     llm_stream on;
-    llm_total_timeout 300ms;
+    llm_total_timeout 700ms;
     proxy_cache c;
     proxy_cache_methods POST;
     proxy_cache_valid 200 1m;
@@ -194,7 +194,7 @@ location /v1/ {
 --- more_headers eval: $::Json
 --- response_body_like eval
 ["embedding", "embedding", "data"]
---- wait: 0.5
+--- wait: 0.8
 --- no_error_log
 exited on signal
 --- sim_stats

@@ -12,6 +12,7 @@ use lib 't/lib';
 
 use LlmTest;
 use LlmPair;
+use LlmStall;
 use Time::HiRes qw( sleep time );
 
 my $Error = qr/event: error\ndata: \{"type":"error".*shutting down.*\n\n\z/;
@@ -63,18 +64,18 @@ sub bounded {
     @clients = map { $Pair->open_at(3, sim => 'tokens=5000',
                                     http2 => $_ % 2) } 1 .. 12;
     $early = $Pair->open(sim => 'tokens=9; fault=stall; at=header');
-    $Pair->await(sub { sim_stats()->{inflight} == 13 });
+    sim_await(inflight => 13);
 
     @old = $Pair->{nginx}->workers;
-    $start = time;
+    $start = LlmStall::mark();
     $Pair->{nginx}->reload($Pair->{http});
 
     is(scalar(grep { $_->pump } @clients), 12,
        'bounded: they go on behind the reload');
 
     $_->finish for @clients, $early;
-    cmp_ok(time - $start, '>', 1, 'bounded: for most of the time');
-    cmp_ok(time - $start, '<', 2.5, 'bounded: no longer');
+    cmp_ok(time - $start->{time}, '>', 1, 'bounded: for most of the time');
+    cmp_ok(LlmStall::since($start), '<', 2.5, 'bounded: no longer');
 
     ends_well('bounded', @clients);
 
@@ -173,9 +174,8 @@ sub bounded_slow_readers {
     @old = $Pair->{nginx}->workers;
     kill 'QUIT', @old;
 
-    $Pair->aborted('slow readers', 2) if $Pair->await(sub {
-        sim_stats()->{inflight} == 0;
-    });
+    sim_await(inflight => 0);
+    $Pair->aborted('slow readers', 2);
 
     $clients[0]->finish;
     ends_well('slow reader that reads', $clients[0]);
@@ -200,7 +200,7 @@ sub finished_in_time {
 
     $client = $Pair->open_at(1, sim => 'tokens=50');
     @old = $Pair->{nginx}->workers;
-    $start = time;
+    $start = LlmStall::mark();
 
     kill 'QUIT', $Pair->{nginx}{pid};
     ok($client->finish->complete, 'in time: complete');
@@ -209,7 +209,7 @@ sub finished_in_time {
         ok($Pair->await(gone($pid)), 'in time: the worker is gone');
     }
 
-    cmp_ok(time - $start, '<', 4, 'in time: as soon as it could');
+    cmp_ok(LlmStall::since($start), '<', 4, 'in time: as soon as it could');
     $Pair->end('in time');
 }
 

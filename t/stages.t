@@ -19,7 +19,6 @@ use JSON::PP;
 use LlmTest;
 use LlmClient;
 use LlmNginx;
-use Time::HiRes qw( sleep time );
 
 my $Dir = "$ENV{TEST_NGINX_SERVROOT}-stages";
 my $Port = free_port(2);
@@ -92,7 +91,7 @@ my @Streamed = (
       'upstream_truncated', 0 ],
     [ 'bad chunks', '', 'fault=badchunk; at=3', 'ours', 'upstream_truncated',
       0 ],
-    [ 'too long', 'total', 'tokens=40; itl=50', 'ours', 'total_timeout', 0 ],
+    [ 'too long', 'total', 'tokens=40; itl=200', 'ours', 'total_timeout', 0 ],
     [ 'an error', '', 'fault=error; at=3', 'theirs', 'upstream_error', 0 ],
     [ 'an error, then silence', '', 'fault=error-stay; at=3', 'theirs',
       'upstream_error', 0 ],
@@ -161,7 +160,8 @@ sub stages {
 
     charges(@cases);
 
-    is(sim_stats()->{inflight}, 0, "$http: nothing goes on unheard");
+    is(sim_await(inflight => 0)->{inflight}, 0,
+       "$http: nothing goes on unheard");
     is_deeply([ $nginx->faults ], [], "$http: no faults logged");
 
     $nginx->stop;
@@ -382,8 +382,8 @@ sub http {
 
         llm_stream on;
         llm_limit zone=t reserve=$Reserve;
-        llm_first_token_timeout 700ms;
-        llm_idle_timeout 700ms;
+        llm_first_token_timeout 2s;
+        llm_idle_timeout 2s;
         access_log logs/llm.log llm;
         proxy_http_version 1.1;
         proxy_set_header Connection "";
@@ -397,7 +397,7 @@ sub http {
         }
 
         location /total/ {
-            llm_total_timeout 700ms;
+            llm_total_timeout 1500ms;
             $sim/;
         }
     }
@@ -407,14 +407,14 @@ END
 
 sub logged {
     my ($count) = @_;
-    my $deadline = time + 3;
     my @lines;
 
-    do {
-        sleep 0.02;
+    LlmNginx::true_in_time(sub {
         open my $in, '<', "$Dir/logs/llm.log" or die "llm.log: $!\n";
         @lines = <$in>;
-    } while (@lines < $count && time < $deadline);
+
+        return @lines >= $count;
+    });
 
     return map { split } @lines;
 }

@@ -32,8 +32,8 @@ is_stream: 1
 dialect: openai
 model: sim
 finish_reason: /stop|length/
-first_token_time: /0\.\d{3}/
-token_time: /0\.\d{3}/
+first_token_time: /\d\.\d{3}/
+token_time: /\d\.\d{3}/
 id: /[0-9a-f]{32}/
 prefix: /[0-9a-f]{16}/
 

@@ -186,15 +186,9 @@ sub ids {
 # upstream has seen so many of its clients leave, within a second
 
 sub aborted {
-    my ($self, $name, $aborted) = @_;
+    my ($class, $name, $aborted) = @_;
     my $start = LlmStall::mark();
-    my $stats;
-
-    $self->await(sub {
-        $stats = LlmTest::sim_stats();
-
-        return $stats->{aborted} == $aborted && $stats->{inflight} == 0;
-    });
+    my $stats = LlmTest::sim_await(aborted => $aborted, inflight => 0);
 
     Test::More::is($stats->{aborted}, $aborted, "$name: upstream was closed");
     Test::More::is($stats->{inflight}, 0, "$name: nothing goes on there");

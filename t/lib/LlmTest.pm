@@ -146,8 +146,8 @@ sub import {
 
     Test::Nginx::Socket->import(@args ? @args : 'no_plan');
 
-    for my $name (qw( sim_options sim_start sim_stats sim_reset sim_port
-                      module nginx free_port ))
+    for my $name (qw( sim_options sim_start sim_stats sim_reset sim_await
+                      sim_port module nginx free_port ))
     {
         *{"main::$name"} = \&{"LlmTest::$name"};
     }
@@ -308,6 +308,25 @@ sub sim_stats {
 
 sub sim_reset {
     sim_request('DELETE');
+}
+
+
+# sim_await(name => value, ...): until the sums are so, or that has taken too
+# long; they are returned
+
+sub sim_await {
+    my (%want) = @_;
+    my $deadline = time + $Timeout;
+    my $sum;
+
+    for ( ;; ) {
+        $sum = sim_stats();
+
+        return $sum if time > $deadline
+                       || !grep { $sum->{$_} != $want{$_} } keys %want;
+
+        sleep 0.02;
+    }
 }
 
 
