@@ -26,6 +26,7 @@ sim_options('--itl', '20', '--itl-slope', '0', '--prefill', '1000000',
 bounded();
 bounded_quit();
 bounded_asleep($_) for 0, 1;
+bounded_late();
 bounded_slow_readers();
 finished_in_time();
 unbounded();
@@ -156,6 +157,38 @@ sub bounded_asleep {
     }
 
     $Pair->end($name);
+}
+
+
+# a worker that was not run for as long as it had: what is there to be told is
+# told in the moment before nginx closes its connections
+
+sub bounded_late {
+    my (@clients, @old);
+
+    start(main => 'worker_shutdown_timeout 1s;');
+
+    @clients = map { $Pair->open_at(3, sim => 'tokens=5000',
+                                    http2 => $_ % 2) } 1 .. 4;
+
+    @old = $Pair->{nginx}->workers;
+    kill 'QUIT', @old;
+    $Pair->await(sub {
+        $Pair->{nginx}->logged(qr/gracefully shutting down/) == @old;
+    });
+
+    kill 'STOP', @old;
+    sleep 1.2;
+    kill 'CONT', @old;
+
+    $_->finish for @clients;
+    ends_well('late', @clients);
+
+    for my $pid (@old) {
+        ok($Pair->await(gone($pid)), 'late: the worker is gone');
+    }
+
+    $Pair->end('late');
 }
 
 

@@ -31,7 +31,7 @@ typedef struct {
 
     /*
      * worker_shutdown_timeout is about to run out: for those who wait, and
-     * streams_ms later, which is 0 then, for streams
+     * at streams_ms, of ngx_current_msec, for streams
      */
     ngx_event_t       shutdown;
     ngx_msec_t        streams_ms;
@@ -239,29 +239,34 @@ ngx_http_llm_live_exiting(void)
 
     end_ms = timeout_ms - ngx_min(timeout_ms / 2, NGX_HTTP_LLM_SHUTDOWN_MS);
 
-    ngx_http_llm_lives.streams_ms = ngx_min(end_ms / 2,
-                                            NGX_HTTP_LLM_SHUTDOWN_WAITS_MS);
+    ngx_http_llm_lives.streams_ms = ngx_current_msec + end_ms;
 
-    ngx_add_timer(ev, end_ms - ngx_http_llm_lives.streams_ms);
+    ngx_add_timer(ev, end_ms - ngx_min(end_ms / 2,
+                                       NGX_HTTP_LLM_SHUTDOWN_WAITS_MS));
 }
 
 
 /*
  * Who waits comes first: the place of a stream that ends would be given to
  * somebody in another worker that is to leave, and who is ended right behind.
+ * A worker that comes so late that nginx's timer has run out, too, has this
+ * moment only.
  */
 
 static void
 ngx_http_llm_live_shutdown(ngx_event_t *ev)
 {
     ngx_queue_t              *queue;
+    ngx_msec_int_t            left_ms;
     ngx_http_llm_exchange_t  *ex;
 
     ngx_http_llm_wait_shutdown();
 
-    if (ngx_http_llm_lives.streams_ms) {
-        ngx_add_timer(ev, ngx_http_llm_lives.streams_ms);
-        ngx_http_llm_lives.streams_ms = 0;
+    left_ms = (ngx_msec_int_t) (ngx_http_llm_lives.streams_ms
+                                - ngx_current_msec);
+
+    if (left_ms > 0) {
+        ngx_add_timer(ev, left_ms);
         return;
     }
 
