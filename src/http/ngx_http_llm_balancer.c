@@ -24,10 +24,16 @@ static ngx_int_t ngx_http_llm_balancer_get(ngx_peer_connection_t *pc,
     void *data);
 static ngx_int_t ngx_http_llm_balancer_get_locked(ngx_peer_connection_t *pc,
     ngx_http_llm_peer_data_t *lp, ngx_http_llm_choice_t *choice);
+static ngx_int_t ngx_http_llm_balancer_renew_locked(
+    ngx_http_llm_peer_data_t *lp);
 static void ngx_http_llm_balancer_use_locked(ngx_peer_connection_t *pc,
     ngx_http_llm_peer_data_t *lp, ngx_http_llm_choice_t *choice);
 static void ngx_http_llm_balancer_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
+static ngx_uint_t ngx_http_llm_balancer_left(ngx_peer_connection_t *pc,
+    ngx_http_llm_peer_data_t *lp);
+static ngx_uint_t ngx_http_llm_balancer_recovers(
+    ngx_http_llm_peer_data_t *lp, ngx_uint_t state);
 static ngx_uint_t ngx_http_llm_balancer_failed(ngx_peer_connection_t *pc,
     ngx_http_llm_peer_data_t *lp, ngx_uint_t state);
 
@@ -176,7 +182,7 @@ ngx_http_llm_balancer_get(ngx_peer_connection_t *pc, void *data)
 }
 
 
-/* NGX_DECLINED: no server of this list; NGX_BUSY: the list has changed */
+/* NGX_DECLINED: no server of this list */
 
 static ngx_int_t
 ngx_http_llm_balancer_get_locked(ngx_peer_connection_t *pc,
@@ -184,15 +190,12 @@ ngx_http_llm_balancer_get_locked(ngx_peer_connection_t *pc,
 {
     size_t           size;
     ngx_int_t        rc;
-    ngx_uint_t       generation;
     ngx_shm_zone_t  *zone;
 
-    generation = ngx_http_llm_peers_generation(lp->rrp.peers);
-
-    /* the servers were resolved anew, rrp.tried names others: as in rr */
-
-    if (generation != lp->rrp.config) {
-        return NGX_BUSY;
+    if (lp->rrp.config != ngx_http_llm_peers_generation(lp->rrp.peers)
+        && ngx_http_llm_balancer_renew_locked(lp) != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
     if (lp->restarted) {
@@ -229,6 +232,50 @@ ngx_http_llm_balancer_get_locked(ngx_peer_connection_t *pc,
     }
 
     return rc;
+}
+
+
+/*
+ * The servers were resolved anew, and rrp.tried names others.  Round robin
+ * gives the request up here; but it may have waited for minutes at a server
+ * that has gone since.  One that was tried and is still there may be tried
+ * again: its failure weighs, and tries are counted all the same.
+ */
+
+static ngx_int_t
+ngx_http_llm_balancer_renew_locked(ngx_http_llm_peer_data_t *lp)
+{
+    uintptr_t                     *tried;
+    ngx_uint_t                     n;
+    ngx_http_upstream_rr_peers_t  *peers;
+
+    peers = lp->rrp.peers;
+
+    /* first: who changes the backups meanwhile, changes it behind them */
+
+    lp->rrp.config = ngx_http_llm_peers_generation(peers);
+    ngx_memory_barrier();
+
+    n = peers->number;
+
+    if (peers->next && peers->next->number > n) {
+        n = peers->next->number;
+    }
+
+    tried = &lp->rrp.data;
+
+    if (n > 8 * sizeof(uintptr_t)) {
+        tried = ngx_palloc(lp->request->pool,
+                           ngx_align(n, 8 * sizeof(uintptr_t)) / 8);
+        if (tried == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    lp->rrp.tried = tried;
+    lp->restarted = 1;
+
+    return NGX_OK;
 }
 
 
@@ -271,9 +318,8 @@ ngx_http_llm_balancer_free(ngx_peer_connection_t *pc, void *data,
 {
     ngx_http_llm_peer_data_t  *lp = data;
 
-    uint32_t                      slot;
-    ngx_uint_t                    failed, out;
-    ngx_http_upstream_rr_peer_t  *peer;
+    uint32_t    slot;
+    ngx_uint_t  failed, left, recovered;
 
     failed = ngx_http_llm_balancer_failed(pc, lp, state);
 
@@ -281,9 +327,8 @@ ngx_http_llm_balancer_free(ngx_peer_connection_t *pc, void *data,
                    "llm balancer: free %V state:%ui failed:%ui",
                    pc->name, state, failed);
 
-    peer = lp->rrp.current;
     slot = lp->slot;
-    out = peer->max_fails && peer->fails >= peer->max_fails;
+    recovered = ngx_http_llm_balancer_recovers(lp, state);
 
     if (lp->turn) {
         ngx_http_llm_turn_rise(lp->turn, state);
@@ -291,17 +336,68 @@ ngx_http_llm_balancer_free(ngx_peer_connection_t *pc, void *data,
 
     ngx_http_llm_balancer_leave(lp, failed);
 
+    left = ngx_http_llm_balancer_left(pc, lp);
+
     ngx_http_upstream_free_round_robin_peer(pc, &lp->rrp, state);
 
-    /* round robin has just forgotten what kept it out */
+    if (left) {
+        pc->tries = left;
+    }
 
-    if (out && peer->fails == 0 && slot != NGX_HTTP_LLM_INFLIGHT_NONE) {
+    if (recovered && slot != NGX_HTTP_LLM_INFLIGHT_NONE) {
         ngx_http_llm_inflight_recovered(slot);
     }
 
     if (lp->turn) {
         ngx_http_llm_turn_free(lp->turn);
     }
+}
+
+
+/*
+ * Where there is one server only round robin tries no other.  This one may
+ * have been resolved away, and the only one be another: the tries that are
+ * left then, or 0.
+ */
+
+static ngx_uint_t
+ngx_http_llm_balancer_left(ngx_peer_connection_t *pc,
+    ngx_http_llm_peer_data_t *lp)
+{
+    ngx_uint_t                     other;
+    ngx_http_upstream_rr_peers_t  *peers;
+
+    peers = lp->rrp.peers;
+
+    ngx_http_upstream_rr_peers_rlock(peers);
+
+    other = (peers->single && peers->peer != lp->rrp.current);
+
+    ngx_http_upstream_rr_peers_unlock(peers);
+
+    return (other && pc->tries) ? pc->tries - 1 : 0;
+}
+
+
+/*
+ * Round robin is about to forget what kept the server out.  Not behind it:
+ * a server that was resolved away is freed with its last request.
+ */
+
+static ngx_uint_t
+ngx_http_llm_balancer_recovers(ngx_http_llm_peer_data_t *lp,
+    ngx_uint_t state)
+{
+    ngx_http_upstream_rr_peer_t  *peer;
+
+    peer = lp->rrp.current;
+
+    if (peer->max_fails == 0 || peer->fails < peer->max_fails) {
+        return 0;
+    }
+
+    return lp->rrp.peers->single
+           || (!(state & NGX_PEER_FAILED) && peer->accessed < peer->checked);
 }
 
 
