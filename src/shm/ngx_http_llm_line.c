@@ -128,7 +128,10 @@ ngx_http_llm_line_key_locked(ngx_http_llm_line_t *line, uint64_t hash)
 }
 
 
-/* a ticket or a key: keys that are only remembered make room for them */
+/*
+ * A ticket or a key, which are of one size: keys that are only remembered
+ * make room for them.
+ */
 
 static void *
 ngx_http_llm_line_alloc_locked(ngx_http_llm_line_t *line, size_t size)
@@ -137,12 +140,37 @@ ngx_http_llm_line_alloc_locked(ngx_http_llm_line_t *line, size_t size)
 
     p = ngx_slab_calloc_locked(line->zone->shpool, size);
 
-    if (p == NULL) {
-        ngx_http_llm_line_forget_locked(line, 1);
+    if (p == NULL && ngx_http_llm_line_make_room_locked(line->zone, line)) {
         p = ngx_slab_calloc_locked(line->zone->shpool, size);
     }
 
     return p;
+}
+
+
+ngx_uint_t
+ngx_http_llm_line_make_room_locked(ngx_http_llm_line_zone_t *zone,
+    ngx_http_llm_line_t *first)
+{
+    ngx_queue_t          *q;
+    ngx_http_llm_line_t  *line;
+
+    line = first;
+    q = ngx_queue_head(&zone->lines);
+
+    while (line == NULL || line->nidle == 0) {
+
+        if (q == ngx_queue_sentinel(&zone->lines)) {
+            return 0;
+        }
+
+        line = ngx_queue_data(q, ngx_http_llm_line_t, queue);
+        q = ngx_queue_next(q);
+    }
+
+    ngx_http_llm_line_forget_locked(line, 1);
+
+    return 1;
 }
 
 

@@ -150,6 +150,14 @@ ngx_http_llm_ticket_t *ngx_http_llm_line_join_locked(
     ngx_http_llm_line_t *line, const ngx_http_llm_line_want_t *want);
 
 /*
+ * Forgets keys without tickets, of this line rather than of others (NULL: of
+ * any), where the zone has no memory left.  0: there are none.
+ */
+
+ngx_uint_t ngx_http_llm_line_make_room_locked(ngx_http_llm_line_zone_t *zone,
+    ngx_http_llm_line_t *first);
+
+/*
  * Calls those whose turn it is, as long as there are more free seats than
  * have been called for already.  How many they are: their processes are to
  * be told, not under the lock.

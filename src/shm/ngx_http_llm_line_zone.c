@@ -122,8 +122,14 @@ ngx_http_llm_line_create_locked(ngx_http_llm_line_zone_t *zone,
 {
     ngx_http_llm_line_t  *line;
 
-    line = ngx_slab_calloc_locked(zone->shpool,
-                                  sizeof(ngx_http_llm_line_t) + name->len);
+    /* only when workers start: until all keys are forgotten, if need be */
+
+    do {
+        line = ngx_slab_calloc_locked(zone->shpool,
+                                    sizeof(ngx_http_llm_line_t) + name->len);
+
+    } while (line == NULL && ngx_http_llm_line_make_room_locked(zone, NULL));
+
     if (line == NULL) {
         return NULL;
     }
