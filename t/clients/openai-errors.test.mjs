@@ -10,12 +10,14 @@ import assert from 'node:assert/strict';
 import OpenAI from 'openai';
 
 import {
-    checkQuota, checkRetry, drain, duplicatingFetch, failure, openai,
+    checkQuota, checkRetry, checkTook, drain, duplicatingFetch, failure, openai,
     recordingFetch, sim, told, words,
 } from './lib/calls.mjs';
+import { stopwatch } from './lib/clock.mjs';
 import { BURST } from './lib/conf.mjs';
 import { direct, startParts } from './lib/parts.mjs';
 import { lastPromise, modulePromise, promise } from './lib/scene.mjs';
+import { until } from './lib/stage.mjs';
 
 const CHAT = {
     model: 'sim-model',
@@ -106,6 +108,7 @@ modulePromise('the client waits as it is told, and then succeeds',
     const calls = [];
 
     await create(scene, 'limited', DEAR, DEAR_ORDER);
+    await scene.line({ end: 'done' });
 
     const stream = await create(scene, 'limited', { ...DEAR, stream: true },
                                 DEAR_ORDER, {
@@ -123,7 +126,6 @@ modulePromise('the client waits as it is told, and then succeeds',
     assert.ok(waited_ms >= told_ms - 2 && waited_ms < told_ms + 3000,
               `told ${told_ms} ms, waited ${waited_ms} ms`);
 
-    await scene.line({ end: 'done' });
     await scene.line({ end: 'rejected', limit: 'REJECTED' });
     await scene.line({ end: 'done', limit: 'PASSED', completion: 200 });
 });
@@ -295,11 +297,11 @@ for (const [fault, end, code] of DEATHS) {
 
     modulePromise(`an error is raised in a stream that upstream ends `
                   + `by ${fault}`, async (scene) => {
+        const took = stopwatch();
         const stream = await create(scene, 'clocks', STREAM,
                                     sim(`fault=${fault}; at=5; tokens=50`));
-        const start = Date.now();
         const { events, error } = await drain(stream);
-        const took_ms = Date.now() - start;
+        const time = took();
 
         assert.ok(error instanceof OpenAI.APIError, String(error));
         assert.equal(error.type, 'server_error');
@@ -308,7 +310,7 @@ for (const [fault, end, code] of DEATHS) {
         assert.equal(events.length, 6);
 
         if (end === 'idle_timeout') {
-            assert.ok(took_ms >= 950 && took_ms < 2500, `${took_ms} ms`);
+            checkTook(time, 950, 2500);
         }
 
         const line = await scene.line({ status: 200, end, finish: '-',
@@ -391,15 +393,15 @@ modulePromise('a refused connection is a 502 in JSON', async (scene) => {
 
 
 modulePromise('silence before the header is a 504 in JSON', async (scene) => {
-    const start = Date.now();
+    const took = stopwatch();
     const error = await failure(create(scene, 'clocks', STREAM,
                                        sim('fault=stall; at=header')));
-    const took_ms = Date.now() - start;
+    const time = took();
 
     assert.ok(error instanceof OpenAI.InternalServerError, String(error));
     assert.equal(error.status, 504);
     assert.equal(error.code, 'timeout');
-    assert.ok(took_ms >= 650 && took_ms < 2500, `${took_ms} ms`);
+    checkTook(time, 650, 2500);
 
     await scene.line({ status: 504, end: 'first_token_timeout',
                        usage: 'none' });
@@ -409,7 +411,7 @@ modulePromise('silence before the header is a 504 in JSON', async (scene) => {
 /* whether it has a status depends on how long the header is kept back */
 
 modulePromise('silence before the first token is an error', async (scene) => {
-    const start = Date.now();
+    const took = stopwatch();
     const seen = { events: [] };
     const error = await failure((async () => {
         const stream = await create(scene, 'clocks', STREAM,
@@ -419,12 +421,12 @@ modulePromise('silence before the first token is an error', async (scene) => {
             seen.events.push(event);
         }
     })());
-    const took_ms = Date.now() - start;
+    const time = took();
 
     assert.ok(error instanceof OpenAI.APIError, String(error));
     assert.equal(error.code, 'timeout');
     assert.equal(textOf(seen.events), '');
-    assert.ok(took_ms >= 650 && took_ms < 2500, `${took_ms} ms`);
+    checkTook(time, 650, 2500);
 
     await scene.line({ end: 'first_token_timeout', usage: 'none' });
 });
@@ -432,17 +434,17 @@ modulePromise('silence before the first token is an error', async (scene) => {
 
 modulePromise('a stream that takes too long in all is ended by an error',
               async (scene) => {
-    const start = Date.now();
+    const took = stopwatch();
     const stream = await create(scene, 'total', STREAM,
                                 sim('tokens=1000; itl=20'));
     const { events, error } = await drain(stream);
-    const took_ms = Date.now() - start;
+    const time = took();
 
     assert.ok(error instanceof OpenAI.APIError, String(error));
     assert.equal(error.code, 'timeout');
     assert.ok(events.length > 5 && events.length < 60,
               `${events.length} chunks`);
-    assert.ok(took_ms >= 950 && took_ms < 2500, `${took_ms} ms`);
+    checkTook(time, 950, 2500);
 
     await scene.line({ status: 200, end: 'total_timeout',
                        usage: 'estimate' });
@@ -499,7 +501,9 @@ promise('an abort reaches upstream at once, and is charged', async (scene) => {
     const line = await scene.line({ status: 200, end: 'client_abort',
                                     finish: '-', usage: 'estimate' });
 
-    assert.equal(count, 3);
+    /* what had come together with the third one is seen, too */
+
+    assert.ok(count >= 3 && count < 500, `${count} tokens`);
 
     /* never free, and of the order of what upstream has made */
 
@@ -517,13 +521,15 @@ promise('an abort before the first byte reaches upstream, too',
     await scene.simReset();
 
     const controller = new AbortController();
-    const answer = openai(scene).chat.completions.create(CHAT, {
-        ...sim('ttft=5000'), signal: controller.signal,
-    });
+    const answer = failure(openai(scene).chat.completions.create(CHAT, {
+        ...sim('ttft=30000'), signal: controller.signal,
+    }));
 
-    setTimeout(() => controller.abort(), 200);
+    await until('a request upstream', async () =>
+        (await scene.simStats()).inflight === 1);
+    controller.abort();
 
-    const error = await failure(answer);
+    const error = await answer;
 
     assert.ok(error instanceof OpenAI.APIUserAbortError, String(error));
 

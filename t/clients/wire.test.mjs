@@ -279,7 +279,7 @@ modulePromise('a body over llm_body_max is a 413 in JSON', async (scene) => {
 
 modulePromise('requests are limited as well as tokens', async (scene) => {
     const start = Date.now();
-    const count = REQUESTS_BURST + 10;
+    const count = REQUESTS_BURST + 40;
     const results = await Promise.allSettled(
         Array.from({ length: count }, () => openai(scene, 'limited')
             .completions.create({ model: 'm', prompt: 'Hi', max_tokens: 1 })));

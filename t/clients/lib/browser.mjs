@@ -26,7 +26,10 @@ const CHAT = {
     stream: true,
 };
 
-/* what an EventSource sees: the order, $llm_end, tokens, the error, an act */
+/*
+ * What an EventSource sees: the order, $llm_end, tokens, the error, an act,
+ * and where it asks, if not the server "events".
+ */
 const SOURCES = [
     ['an answer to its end', 'tokens=5', 'done', 5, null],
     ['an error in mid-stream', 'tokens=9;fault=error;at=3',
@@ -35,13 +38,18 @@ const SOURCES = [
      'upstream_truncated', 3, /before it was complete/],
     ['silence in mid-stream', 'tokens=9;fault=stall;at=3',
      'idle_timeout', 3, /stopped sending/],
-    ['a stream that takes too long', 'tokens=50;itl=100',
+    ['a stream that takes too long', 'tokens=90;itl=100',
      'total_timeout', undefined, /took longer/],
-    ['a stream that is cancelled', 'tokens=50;itl=100',
+    ['a stream that spends more than its budget', 'tokens=400;itl=1',
+     'limit_cut', undefined, /rate limit/i, undefined, 'eventsCut'],
+    ['a stream that is cancelled', 'tokens=90;itl=100',
      'cancelled', undefined, /was cancelled/, 'cancel'],
-    ['a stream whose worker has to leave', 'tokens=50;itl=100',
+    ['a stream whose worker has to leave', 'tokens=90;itl=100',
      'shutdown', undefined, /shutting down/, 'leave'],
 ];
+
+/* on a machine that stalls */
+const START_MS = 120000;
 
 let browser;
 
@@ -58,6 +66,7 @@ export async function startBrowser(args = []) {
         executablePath: CHROMIUM,
         headless: true,
         acceptInsecureCerts: true,
+        timeout: START_MS,
         args: ['--no-proxy-server', ...args,
                ...(process.getuid() === 0 ? ['--no-sandbox'] : [])],
     });
@@ -201,7 +210,9 @@ export function browserPromises(protocol) {
     });
 
 
-    for (const [what, order, end, tokens, message, act] of SOURCES) {
+    for (const [what, order, end, tokens, message, act, server = 'events']
+         of SOURCES)
+    {
 
         if (act === 'leave' && !leaves) {
             continue;
@@ -211,7 +222,7 @@ export function browserPromises(protocol) {
             scene.tls = protocol !== 'HTTP/1.1';
 
             const seen = await stagedInPage(scene,
-                { server: 'events', act, when: 'header' }, readSource,
+                { server, act, when: 'header' }, readSource,
                 path(scene, 'completions', { order }));
 
             if (tokens !== undefined) {
@@ -228,7 +239,8 @@ export function browserPromises(protocol) {
                 assert.equal(seen.done, false);
             }
 
-            await scene.line({ protocol, status: 200, end });
+            await scene.line({ status: 200, end,
+                               ...server === 'events' && { protocol } });
         });
     }
 }

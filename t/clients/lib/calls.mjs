@@ -166,6 +166,14 @@ export function checkQuota(headers) {
 }
 
 
+/* what a stopwatch() tells: not less, and not more but for stalls */
+
+export function checkTook({ passed_ms, ran_ms }, least_ms, most_ms) {
+    assert.ok(passed_ms >= least_ms && ran_ms < most_ms,
+              `${passed_ms} ms, in which the machine ran ${ran_ms}`);
+}
+
+
 /* those of a rejection, in seconds and in milliseconds */
 
 export function checkRetry(headers, max_ms) {

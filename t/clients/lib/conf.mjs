@@ -16,8 +16,20 @@ export const REQUESTS_BURST = 20;
 
 export const LEDGER_BURST = 1000000;
 
+export const WORKERS = 2;
+
 /* nobody listens on it */
 const CLOSED_PORT = 1;
+
+/*
+ * A browser's EventSource can neither post nor set a header: what it asks
+ * for, and llm-sim's order, are in the query.
+ */
+const SOURCE = `proxy_method POST;
+               proxy_set_header Content-Type application/json;
+               proxy_set_header X-LLM-Sim $arg_order;
+               proxy_set_body '{"model":"sim-model","prompt":"Hi",
+                                "stream":true}';`;
 
 const SERVERS = {
 
@@ -64,30 +76,32 @@ const SERVERS = {
     /* what a stream spends beyond its reserve is cut off */
     cut: { to: 'llm', more: 'llm_limit zone=cut reserve=50 overrun=cut;' },
 
-    /*
-     * A browser's EventSource can neither post nor set a header: what it
-     * asks for, and llm-sim's order, are in the query.
-     */
     events: {
         to: 'one',
         more: `mirror /llm/began;
                llm_first_token_timeout 700ms;
                llm_idle_timeout 1s;
-               llm_total_timeout 3s;
-               proxy_method POST;
-               proxy_set_header Content-Type application/json;
-               proxy_set_header X-LLM-Sim $arg_order;
-               proxy_set_body '{"model":"sim-model","prompt":"Hi",
-                                "stream":true}';`,
+               llm_total_timeout 4s;
+               ${SOURCE}`,
+    },
+
+    /* a GET is no request to a model, and so not limited before it is a POST */
+    eventsCut: {
+        to: 'cut',
+        more: `llm_stream off;
+               access_log off;
+               proxy_buffering off;
+               proxy_set_header Authorization $arg_test;
+               ${SOURCE}`,
     },
 
     /* every token that is charged is known */
     ledger: {
         to: 'llm',
         more: `llm_limit zone=ledger;
-               llm_first_token_timeout 700ms;
-               llm_idle_timeout 1s;
-               llm_total_timeout 3s;`,
+               llm_first_token_timeout 1500ms;
+               llm_idle_timeout 1500ms;
+               llm_total_timeout 5s;`,
     },
 
     ledgerDead: {
@@ -157,9 +171,9 @@ ${asRoot ? 'user root;' : ''}
 load_module ${module};
 
 daemon off;
-worker_processes 2;
+worker_processes ${WORKERS};
 pid ${dir}/nginx.pid;
-worker_shutdown_timeout 600ms;
+worker_shutdown_timeout 1s;
 error_log ${dir}/error.log info;
 
 events {
@@ -179,7 +193,7 @@ http {
     log_format id '$llm_id "$request"';
 
     llm_limit_zone $http_authorization$http_x_api_key zone=tenant:1m
-                   tokens=6k/m burst=${BURST}
+                   tokens=3k/m burst=${BURST}
                    requests=600/m requests_burst=${REQUESTS_BURST};
 
     # what one test makes fail must not be missing in the next
@@ -225,6 +239,10 @@ http {
         server 127.0.0.1:${sims[1]} max_conns=1 max_fails=0;
         llm_least_inflight;
         llm_queue 1 timeout=400ms;
+    }
+
+    upstream cut {
+        server 127.0.0.1:${ports.cut};
     }
 
     upstream own {

@@ -22,7 +22,7 @@ import { after } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
-import { nginxConf, SERVER_NAMES } from './conf.mjs';
+import { nginxConf, SERVER_NAMES, WORKERS } from './conf.mjs';
 
 const ROOT = realpathSync(fileURLToPath(new URL('../../..', import.meta.url)));
 const BUILD = process.env.TEST_LLM_BUILD || `${ROOT}/build`;
@@ -35,11 +35,14 @@ const MODULE = process.env.TEST_LLM_MODULE
 const SIM_OPTIONS = ['--itl', '2', '--itl-slope', '0', '--prefill', '1000000',
                      '--prefix-cache', '100000', '--quiet'];
 
-const START_MS = 10000;
+/* what a busy machine may take */
+const START_MS = 30000;
+const LEAVE_MS = 30000;
+const STOP_MS = 30000;
 
-/* worker_shutdown_timeout, and what a busy machine takes for it */
-const LEAVE_MS = 10000;
-const STOP_MS = 10000;
+/* below those that the kernel gives to outgoing connections */
+const FIRST_PORT = 10000;
+const LAST_PORT = 31999;
 
 export const direct = Boolean(process.env.LLM_DIRECT);
 
@@ -99,28 +102,42 @@ export async function startParts({ quic = false } = {}) {
 }
 
 
-/* they are all held until all are known, so that no two are the same */
+/* of a range that is our own, as far as other test files go by their ids */
 
 async function freePorts(count) {
+    const ranges = Math.floor((LAST_PORT - FIRST_PORT) / (2 * count));
     const ports = [];
-    const servers = [];
+    let port = FIRST_PORT + process.pid % ranges * 2 * count;
 
-    for (let i = 0; i < count; i++) {
-        const server = createServer();
+    for (; ports.length < count; port++) {
+        if (port > LAST_PORT) {
+            throw new Error(`only ${ports.length} free ports`);
+        }
 
-        server.listen(0, '127.0.0.1');
-        await once(server, 'listening');
-
-        servers.push(server);
-        ports.push(server.address().port);
-    }
-
-    for (const server of servers) {
-        server.close();
-        await once(server, 'close');
+        if (await isFree(port)) {
+            ports.push(port);
+        }
     }
 
     return ports;
+}
+
+
+async function isFree(port) {
+    const server = createServer();
+
+    try {
+        server.listen(port, '127.0.0.1');
+        await once(server, 'listening');
+
+    } catch {
+        return false;
+    }
+
+    server.close();
+    await once(server, 'close');
+
+    return true;
 }
 
 
@@ -154,7 +171,9 @@ async function startNginx(quic) {
     nginx = startChild(log, NGINX, ['-p', parts.dir, '-c', conf,
                                     '-e', `${parts.dir}/error.log`]);
 
-    await awaitChild(nginx, log, () => isOpen(parts.ports.main));
+    await awaitChild(nginx, log, async () =>
+        await isOpen(parts.ports.main)
+        && workers().filter(works).length === WORKERS);
 }
 
 
@@ -174,6 +193,17 @@ export async function reloadNginx() {
 
         await sleep(20);
     }
+
+    /* connections that they had kept open are known to be closed */
+
+    await sleep(20);
+}
+
+
+/* it has its title, and so its own memory, too */
+
+function works(pid) {
+    return readText(`/proc/${pid}/cmdline`).startsWith('nginx: worker');
 }
 
 

@@ -15,7 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { parts, readText, reloadNginx } from './parts.mjs';
 
-const WAIT_MS = 10000;
+const WAIT_MS = 30000;
 
 
 /*

@@ -13,7 +13,7 @@ import http2 from 'node:http2';
 
 import { request3 } from './quic.mjs';
 
-const MAX_MS = 15000;
+const MAX_MS = 60000;
 
 
 /*
