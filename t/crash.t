@@ -17,6 +17,7 @@ use lib 't/lib';
 use LlmTest;
 use LlmClient;
 use LlmNginx;
+use LlmStall;
 use Time::HiRes qw( sleep time );
 
 my $Port = free_port(1);
@@ -31,6 +32,7 @@ my ($Nginx, @Clients, @Numbers);
 sim_options('--itl', '4', '--itl-slope', '0', '--prefill', '40000',
             '--quiet');
 sim_start();
+LlmStall::start();
 
 killed();
 killed_all();
@@ -99,12 +101,12 @@ sub killed_unnoticed {
 
     kill 'STOP', $Nginx->{pid};
     kill 'KILL', $pid;
-    $start = time;
+    $start = LlmStall::mark();
 
     $Nginx->await('the other worker notices', sub {
         return scalar $Nginx->logged(qr/process $pid is gone/);
     });
-    cmp_ok(time - $start, '<', 3, 'killed unnoticed: within 3 s');
+    cmp_ok(LlmStall::since($start), '<', 3, 'killed unnoticed: within 3 s');
 
     @Clients = @$left;
     open_streams('killed unnoticed: after', 8, 1 .. 4);
@@ -171,8 +173,7 @@ sub reloaded {
 
     is(scalar(grep { !$_->pump } @old), 0, 'reloaded: streams go on');
 
-    $_->close for splice @Clients, 0, 13;
-    sleep 0.3;
+    leave(splice @Clients, 0, 13);
     open_streams('reloaded: old streams left', 8, 1 .. 4);
 
     end('reloaded');
@@ -254,7 +255,7 @@ sub reloaded_with_tokens {
 
 sub with_tokens {
     my ($name, $happens, $expected) = @_;
-    my ($count, $most, $sum, @wrong);
+    my ($count, $left, $most, $sum, @wrong);
 
     local $Method = 'llm_least_inflight cost=tokens affinity=$llm_prefix;';
 
@@ -270,7 +271,8 @@ sub with_tokens {
 
     # those that were cut off have been noticed
 
-    sleep 2.5;
+    $left = LlmStall::mark();
+    LlmNginx::true_in_time(sub { sleep 0.1; LlmStall::since($left) > 2.5 });
 
     push @Clients, LlmClient->open($Port, sim => $Hold) for 1 .. 24;
     LlmClient::await_header(@Clients);
@@ -309,8 +311,7 @@ sub single_process {
     start(servers(1 .. 4), 'master_process off;');
     open_streams('single process', 8, 1 .. 4);
 
-    $_->close for splice @Clients, 0, 4;
-    sleep 0.3;
+    leave(splice @Clients, 0, 4);
     open_streams('single process: some left', 8, 1 .. 4);
 
     end('single process');
@@ -513,15 +514,27 @@ sub start {
 }
 
 
+# streams of workers that live; returns when these know
+
+sub leave {
+    my $freed = freed() + grep { $_->pump } @_;
+
+    $_->close for @_;
+    $Nginx->await('streams end', sub { freed() >= $freed });
+}
+
+
+sub freed {
+    return scalar $Nginx->logged(qr/llm balancer: free /);
+}
+
+
 # what is in flight ends; nothing is left, and nothing was wrong
 
 sub end {
     my ($name, $expected) = @_;
 
-    $_->close for @Clients;
-    sleep 0.3;
-
-    @Clients = ();
+    leave(splice @Clients);
     open_streams("$name: at the end", scalar @Numbers, @Numbers);
 
     $_->close for @Clients;

@@ -14,6 +14,7 @@ use List::Util qw( max );
 
 use LlmTest;
 use LlmQueue;
+use LlmStall;
 use Time::HiRes qw( sleep time );
 
 my $Hold = $LlmQueue::Hold;
@@ -22,6 +23,8 @@ my $Killed = qr/worker process \d+ exited on signal 9/;
 sim_options('--itl', '2', '--itl-slope', '0', '--prefill', '1000000',
             '--batch', '256', '--quiet');
 sim_start();
+
+LlmStall::start();
 
 killed_in_flight();
 killed_waiting();
@@ -49,7 +52,7 @@ sub killed_in_flight {
     await_waiting(12);
 
     kill 'KILL', $LlmQueue::Nginx->workers;
-    $start = time;
+    $start = LlmStall::mark();
     LlmClient::await_end(@held, @clients);
 
     push @clients, map { ask($_) } 13 .. 20;
@@ -57,7 +60,7 @@ sub killed_in_flight {
 
     is(scalar(grep { $_->complete } @clients[12 .. 19]), 8,
        'all killed: new ones are served');
-    cmp_ok(time - $start, '<', 3, 'all killed: within 3 s');
+    cmp_ok(LlmStall::since($start), '<', 3, 'all killed: within 3 s');
 
     free('all killed', 4);
     end('all killed', $Killed);
@@ -76,7 +79,7 @@ sub killed_waiting {
     await_waiting(20);
 
     kill 'KILL', ($LlmQueue::Nginx->workers)[0];
-    $start = time;
+    $start = LlmStall::mark();
 
     # the seats of those that were in flight there are free, if there were
     # any; then all others, who still hold theirs, leave
@@ -92,7 +95,7 @@ sub killed_waiting {
     cmp_ok(scalar @left, '<', 20, 'killed: some have died');
     is(scalar(grep { $_->{raw} eq '' } @clients), 20 - @left,
        'killed: all others are served');
-    cmp_ok(time - $start, '<', 4, 'killed: and soon');
+    cmp_ok(LlmStall::since($start), '<', 4, 'killed: and soon');
 
     free('killed', 4);
     end('killed', $Killed);
@@ -188,10 +191,10 @@ sub reloaded {
 
     $LlmQueue::Nginx->reload(configure(servers => [ 1, 2 ], seats => 2));
     push @clients, ask(13);
-    $start = time;
+    $start = LlmStall::mark();
     LlmClient::await_end($clients[2]);
 
-    cmp_ok(time - $start, '<', 2, 'reloaded: new seats are seen');
+    cmp_ok(LlmStall::since($start), '<', 2, 'reloaded: new seats are seen');
     is($clients[2]->status, 200, 'reloaded: and used');
 
     # the old workers do not know them: theirs go on waiting for the old one
@@ -263,7 +266,7 @@ sub next_server {
 # taken out for a second, without anybody leaving meanwhile
 
 sub back_from_failure {
-    my ($start, @clients, @held);
+    my ($failed, $start, @clients, @held);
 
     start(workers => 1,
           servers => 'server 127.0.0.1:' . sim_port(1)
@@ -279,6 +282,7 @@ sub back_from_failure {
     @held = ();
 
     while (!@held) {
+        $failed = time;
         my $client = ask(0, sim => 'fault=close; at=header; only='
                                    . sim_port(1));
         push @held, 1 if $client->status == 502;
@@ -286,13 +290,14 @@ sub back_from_failure {
     }
 
     @held = hold(1);
-    $start = time;
+    $start = LlmStall::mark();
     push @clients, ask(1);
     LlmClient::await_end(@clients);
 
     is($clients[0]->status, 200, 'back from failure: it is tried again');
-    cmp_ok(time - $start, '>', 0.5, 'back from failure: after its time');
-    cmp_ok(time - $start, '<', 5, 'back from failure: not much later');
+    cmp_ok(time - $failed, '>', 0.5, 'back from failure: after its time');
+    cmp_ok(LlmStall::since($start), '<', 5,
+           'back from failure: not much later');
 
     $held[0]->close;
     end('back from failure');
@@ -302,16 +307,17 @@ sub back_from_failure {
 # nobody is busy: no wait
 
 sub all_down {
-    my $client;
+    my ($client, $mark);
 
     start(servers => 'server 127.0.0.1:' . sim_port(1) . ' max_conns=1 down;'
                      . 'server 127.0.0.1:' . sim_port(2)
                      . ' max_conns=1 down;');
 
+    $mark = LlmStall::mark();
     $client = ask(1)->finish;
 
     is($client->status, 502, 'all down: 502, as without a queue');
-    cmp_ok($client->{seconds}, '<', 1, 'all down: at once');
+    cmp_ok(LlmStall::since($mark), '<', 1, 'all down: at once');
 
     end('all down');
 }

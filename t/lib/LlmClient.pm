@@ -28,7 +28,7 @@ our $Timeout = 60;
 
 sub open {
     my ($class, $port, %options) = @_;
-    my ($body, $path, $self, $sock, %headers);
+    my ($body, $path, $self, $sock, $start, %headers);
 
     return $class->open_http2($port, %options) if $options{http2};
 
@@ -46,13 +46,14 @@ sub open {
                 'X-LLM-Sim' => $options{sim} // 'tokens=8',
                 %{$options{headers} // {}});
 
+    $start = time;
     $sock->syswrite("POST $path HTTP/1.1\r\n"
                     . join('', map { "$_: $headers{$_}\r\n" }
                                    sort keys %headers)
                     . "\r\n$body");
     $sock->blocking(0);
 
-    $self = { sock => $sock, raw => '', start => time };
+    $self = { sock => $sock, raw => '', start => $start };
 
     return bless $self, $class;
 }
@@ -62,7 +63,7 @@ sub open {
 
 sub open_http2 {
     my ($class, $port, %options) = @_;
-    my ($body, $path, $pid, $sock, %headers);
+    my ($body, $path, $pid, $sock, $start, %headers);
 
     $body = $options{body} // '{"model":"sim","stream":true,"messages":'
                               . '[{"role":"user","content":"hello"}]}';
@@ -72,6 +73,7 @@ sub open_http2 {
                 'X-LLM-Sim' => $options{sim} // 'tokens=8',
                 %{$options{headers} // {}});
 
+    $start = time;
     $pid = CORE::open $sock, '-|', 'curl', '-sNi', '--http2-prior-knowledge',
                 '--data-binary', $body,
                 (map { ('-H', "$_: $headers{$_}") } sort keys %headers),
@@ -80,7 +82,7 @@ sub open_http2 {
 
     $sock->blocking(0);
 
-    return bless { sock => $sock, raw => '', start => time, pid => $pid,
+    return bless { sock => $sock, raw => '', start => $start, pid => $pid,
                    http2 => 1 }, $class;
 }
 

@@ -147,7 +147,7 @@ sub import {
     Test::Nginx::Socket->import(@args ? @args : 'no_plan');
 
     for my $name (qw( sim_options sim_start sim_stats sim_reset sim_await
-                      sim_port module nginx free_port ))
+                      sim_port sim_pid module nginx free_port ))
     {
         *{"main::$name"} = \&{"LlmTest::$name"};
     }
@@ -230,6 +230,9 @@ sub await_error_log {
         sleep 0.02 if @missing;
     }
 }
+
+
+sub sim_pid { return $SimPid }
 
 
 sub sim_start {
