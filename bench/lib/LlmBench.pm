@@ -24,7 +24,7 @@ use Time::HiRes qw( sleep time );
 
 our @EXPORT_OK = qw( await free_ports start stop work_dir );
 
-use constant TIMEOUT_S => 10;
+use constant TIMEOUT_S => 60;
 
 my (@servers, $dir);
 
