@@ -241,6 +241,10 @@ ngx_http_llm_redis_io_handshake(ngx_connection_t *c)
         return;
     }
 
+    /* what could not be sent yet may have moved until it is */
+
+    SSL_set_mode(c->ssl->connection, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+
     link->state = NGX_HTTP_LLM_REDIS_GREETS;
 
     rc = ngx_ssl_handshake(c);

@@ -344,6 +344,14 @@ ngx_http_llm_redis_link_write(ngx_http_llm_redis_link_t *link,
     u_char  *out;
     size_t   size;
 
+    /* of what a slow server has taken nothing counts; moved rarely */
+
+    if (link->out_sent > link->out_bytes / 2) {
+        link->out_bytes -= link->out_sent;
+        ngx_memmove(link->out, link->out + link->out_sent, link->out_bytes);
+        link->out_sent = 0;
+    }
+
     if (link->out_bytes + bytes > link->out_size) {
         size = ngx_max(link->out_size * 2, 4096);
 

@@ -15,8 +15,9 @@ package LlmNode;
 # A prompt weighs nothing here, and all of max_tokens is reserved: what a
 # request takes is what the test says, and a rate of 1/h refills nothing.
 #
-# More options: workers; zone, more arguments of llm_limit_zone; http, lines
-# of http{}; location, lines of location; key, the zone's key.
+# More options: workers; name, the zone's; zone, more arguments of
+# llm_limit_zone; http, lines of http{}; location, lines of location; key, the
+# zone's key.
 
 use strict;
 use warnings;
@@ -50,7 +51,7 @@ sub http {
     my ($self) = @_;
     my %with = (options => '', rate => '1/h', burst => 1000, zone => '',
                 limit => '', http => '', location => '',
-                key => '$http_authorization', %$self);
+                name => 'shared', key => '$http_authorization', %$self);
 
     # a busy machine is not a fault: who tests one names its timeout
 
@@ -70,7 +71,7 @@ log_format node '\$http_x_request|\$status|\$llm_limit_status|'
                 '\$llm_completion_tokens|\$llm_end|\$request_time|'
                 '\$upstream_header_time';
 $llm_redis
-llm_limit_zone $with{key} zone=shared:1m tokens=$with{rate}
+llm_limit_zone $with{key} zone=$with{name}:1m tokens=$with{rate}
                burst=$with{burst} prompt=0 $shared $with{zone};
 $with{http}
 server {
@@ -78,7 +79,7 @@ server {
     access_log logs/access.log node;
     location / {
         llm_stream on;
-        llm_limit zone=shared reserve=max $with{limit};
+        llm_limit zone=$with{name} reserve=max $with{limit};
         $with{location}
         proxy_http_version 1.1;
         proxy_set_header Connection "";
