@@ -458,9 +458,12 @@ sub {
     my $started = Time::HiRes::time();
     my (@clients, @used, $seconds);
 
-    @clients = map { main::client('tokens=2000; itl=' . (2 + $_ % 5)) }
-                   1 .. 20;
+    # all are let in before the first of them has a token
+
+    @clients = map { main::client('tokens=2000; ttft=3000; itl='
+                                  . (2 + $_ % 5)) } 1 .. 20;
     LlmClient::await_end(@clients);
+    main::is(main::passed(), 20, "$name - all are let in");
     $seconds = Time::HiRes::time() - $started;
 
     main::is(scalar(grep { $_->body =~ $main::Cut } @clients), 20,

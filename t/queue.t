@@ -11,7 +11,7 @@ use warnings;
 use lib 't/lib';
 
 use File::Path qw( remove_tree );
-use List::Util qw( max sum0 );
+use List::Util qw( max min sum0 );
 use Socket qw( SOL_SOCKET SO_LINGER );
 
 use LlmTest;
@@ -124,13 +124,14 @@ sub again {
 
 # Every start but the first four was somebody's end, in either worker: the
 # k-th start is behind the (k - 4)-th end.  Both are logged in milliseconds.
-# Where the machine did not run the workers, it is not our time.
+# Where the machine did not run the workers, it is not our time, nor is it where
+# the client was late, and nobody waited.
 
 sub woken {
-    my ($round, @ends, @late, @lines, @stalls, @starts);
-    my $stalled = 0;
+    my ($told, @late, @lines, @most, @round, @stalls);
+    my ($quiet, $stalled) = (0, 0);
 
-    for $round (1 .. 20) {
+    for my $round (1 .. 12) {
         last if $round > 4 && @late >= 100;
 
         # what is written to a debug log takes longer than all the rest
@@ -143,31 +144,58 @@ sub woken {
         @lines = grep { $_->{end} eq 'done' } logged(1);
         end("woken, round $round");
 
-        @starts = sort { $a <=> $b } map { $_->{sent} } @lines;
-        @ends = sort { $a <=> $b } map { $_->{sent} + $_->{rt} } @lines;
+        @round = from_release_to_start(\@stalls, @lines);
+        $told = grep { defined } @round;
+        $stalled += @round - $told;
+        push @most, max(0, grep { defined } @round);
 
-        for my $i (0 .. $#starts - 8) {
-            if (LlmWaits::seconds($ends[$i], $starts[$i + 4], @stalls)) {
-                $stalled++;
+        # where it stalls most of the time, it is late in ways that are not
+        # seen, too
 
-            } else {
-                push @late, 1000 * ($starts[$i + 4] - $ends[$i]);
-            }
-        }
+        next if $told < @round / 2;
+
+        $quiet++;
+        push @late, grep { defined } @round;
     }
-
-    @late = sort { $a <=> $b } @late;
-
-    diag(sprintf 'woken: from release to start, %d times: median %.0f ms, '
-         . 'p99 %.0f ms, most %.0f ms; while the machine stalled: %d',
-         scalar @late, $late[@late / 2], $late[0.99 * @late], $late[-1],
-         $stalled);
 
     is(scalar(keys %{{ map { $_->{pid} => 1 } @lines }}), 2,
        'woken: in both workers');
-    cmp_ok(scalar @late, '>=', 100, 'woken: often enough to tell');
-    cmp_ok($late[0.99 * @late], '<', 5,
-           'woken: p99 from release to start is below 5 ms');
+    cmp_ok(max(@most), '<', 500, 'woken: not by a look once a second');
+
+    SKIP: {
+        Test::More::skip('woken: this machine stalls all of the time', 1)
+            if @late < 100;
+
+        @late = sort { $a <=> $b } @late;
+
+        diag(sprintf 'woken: from release to start, %d times in quiet rounds (%d): '
+             . 'median %.0f ms, p99 %.0f ms, most %.0f ms; while the machine '
+             . 'stalled: %d', scalar @late, $quiet, $late[@late / 2],
+             $late[0.99 * @late], $late[-1], $stalled);
+
+        cmp_ok($late[0.99 * @late], '<', 5,
+               'woken: p99 from release to start is below 5 ms');
+    }
+}
+
+
+# milliseconds, or undef where the machine stalled meanwhile
+
+sub from_release_to_start {
+    my ($stalls, @lines) = @_;
+    my (@ends, @late, @starts);
+
+    @starts = sort { $a->{sent} <=> $b->{sent} } @lines;
+    @ends = sort { $a <=> $b } map { $_->{sent} + $_->{rt} } @lines;
+
+    for my $i (0 .. $#starts - 8) {
+        my ($sent, $wait) = @{$starts[$i + 4]}{qw( sent wait )};
+
+        push @late, LlmWaits::seconds($ends[$i], $sent, @$stalls)
+                    ? undef : 1000 * min($sent - $ends[$i], $wait);
+    }
+
+    return @late;
 }
 
 
