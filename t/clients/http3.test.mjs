@@ -185,9 +185,9 @@ function promises() {
         ['a stalled stream', 'tokens=9; fault=stall; at=3',
          { leaveAfter: 3 }],
         ['a stream before its header', 'fault=stall; at=header',
-         { leaveMs: 300 }],
+         { leaveMs: 1000 }],
         ['one held for its first token', 'fault=stall; at=first',
-         { leaveMs: 300 }],
+         { leaveMs: 1000 }],
     ]) {
         modulePromise(`a client that leaves ${what} is seen at once`,
                       async (scene) => {
@@ -240,7 +240,7 @@ function promises() {
         await run('tokens=60; itl=0', {});
         await scene.line({ end: 'done', limit: 'PASSED' });
 
-        await run('tokens=80', { leaveMs: 300 });
+        await run('tokens=80', { leaveMs: 1000 });
         await scene.line({ protocol: PROTOCOL, end: 'client_abort',
                            usage: 'none', total: '-', limit: 'DELAYED' });
 
@@ -269,7 +269,7 @@ function promises() {
         await until('the first one is served',
                     async () => (await scene.simStats()).inflight > 0);
 
-        const left = await run(1, second, 'tokens=1', { leaveMs: 300 });
+        const left = await run(1, second, 'tokens=1', { leaveMs: 1000 });
 
         assert.equal(left.left, true);
         await second.line({ protocol: PROTOCOL, end: 'client_abort',
