@@ -168,9 +168,9 @@ sub woken {
 
         @late = sort { $a <=> $b } @late;
 
-        diag(sprintf 'woken: from release to start, %d times in quiet rounds (%d): '
-             . 'median %.0f ms, p99 %.0f ms, most %.0f ms; while the machine '
-             . 'stalled: %d', scalar @late, $quiet, $late[@late / 2],
+        diag(sprintf 'woken: from release to start, %d times in quiet rounds '
+             . '(%d): median %.0f ms, p99 %.0f ms, most %.0f ms; while the '
+             . 'machine stalled: %d', scalar @late, $quiet, $late[@late / 2],
              $late[0.99 * @late], $late[-1], $stalled);
 
         cmp_ok($late[0.99 * @late], '<', 5,
