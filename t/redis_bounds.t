@@ -11,6 +11,7 @@ use warnings;
 use lib 't/lib';
 
 use LlmTest;
+use LlmFakeRedis;
 use LlmH2;
 use LlmNode;
 use LlmRedis;
@@ -31,6 +32,7 @@ $Redis = LlmRedis->start(dir => "$ENV{TEST_NGINX_SERVROOT}/redis");
 
 commands();
 bytes();
+behind();
 
 $Redis->stop;
 
@@ -38,12 +40,12 @@ $Redis->stop;
 # a second server, of HTTP/2
 
 sub begin {
-    my ($name, $options) = @_;
+    my ($name, $options, $url) = @_;
 
     $Redis->call('FLUSHALL');
 
     $Node = LlmNode->start(
-        redis => "unix:$Redis->{socket}", connections => 8192,
+        redis => $url // "unix:$Redis->{socket}", connections => 8192,
         name => $name, burst => 100_000,
         options => "timeout=1m fallback=local $options",
         http => <<"END");
@@ -84,6 +86,10 @@ sub streams {
                                'x-llm-sim' => 'tokens=1; itl=0');
     }
 
+    # a PING behind them (RFC 9113, 6.7): answered when all have been read
+
+    $out .= LlmH2::frame(6, 0, 0, 'all read');
+
     while (length $out) {
         my $n = $sock->syswrite($out) // die "write: $!\n";
         substr $out, 0, $n, '';
@@ -93,10 +99,10 @@ sub streams {
 }
 
 
-# until the last of them, which does not wait, has its header
+# until a frame of this type and stream comes: HEADERS is 1, PING is 6
 
-sub await_answer {
-    my ($sock, $stream) = @_;
+sub await_frame {
+    my ($sock, $wanted, $stream) = @_;
     my $deadline = time + 60;
     my $in = '';
 
@@ -110,7 +116,7 @@ sub await_answer {
             my $size = 9 + ($high << 16) + $low;
 
             last if length $in < $size;
-            return 1 if $type == 1 && $id == $stream;
+            return 1 if $type == $wanted && $id == $stream;
             substr $in, 0, $size, '';
         }
     }
@@ -142,7 +148,7 @@ sub overrun {
     $Redis->freeze;
 
     $sock = streams($total, $model);
-    ok(await_answer($sock, 2 * $total - 1),
+    ok(await_frame($sock, 1, 2 * $total - 1),
        "$name: who comes when too much waits is answered");
     $waited = $total - fallbacks();
 
@@ -215,18 +221,54 @@ sub commands {
 
 # the longest names that there can be, and a policy that is told them
 
-sub bytes {
+sub begin_long {
+    my ($url) = @_;
     my $policy = "$Redis->{dir}/policy.lua";
-    my $waited;
 
     open my $file, '>', $policy or die "$policy: $!\n";
     print $file "return function() return true end\n";
     close $file;
 
-    begin('z' x 128, 'prefix=' . 'p' x 128 . " script=$policy");
+    begin('z' x 128, 'prefix=' . 'p' x 128 . " script=$policy", $url);
+}
+
+
+sub bytes {
+    my $waited;
+
+    begin_long();
     $waited = overrun('bytes', 'm' x 128);
 
     cmp_ok($waited, '<', PENDING, 'so long, fewer can wait');
     cmp_ok($waited, '>', PENDING / 2, 'but not for nothing');
     diag("$waited of " . PENDING);
+}
+
+
+# a server that is always behind: what it has taken does not count.  Of 3.5 MB
+# it takes two, and 1 MB more are no 4 MB.
+
+sub behind {
+    my $fake = LlmFakeRedis->start(real => $Redis, unix => 1,
+                                   dir => "$ENV{TEST_NGINX_SERVROOT}/fake");
+    my @socks;
+
+    begin_long($fake->url);
+    $fake->does('stuck 2000000');
+
+    # all of it waits before anything is taken
+
+    kill 'STOP', $fake->{pid};
+    push @socks, streams(3200, 'm' x 128);
+    ok(await_frame($socks[0], 6, 0), 'behind: 3200 ask');
+    kill 'CONT', $fake->{pid};
+    LlmRedis::await('two megabytes are taken', sub { $fake->count == 1 }, 60);
+
+    push @socks, streams(880, 'm' x 128);
+    ok(await_frame($socks[1], 6, 0), 'and 880 more');
+    is(fallbacks(), 0, 'all of whom wait');
+
+    $Node->stop;
+    is(join('', $Node->faults), '', 'behind: no fault in the log');
+    $fake->stop;
 }

@@ -24,11 +24,17 @@ package LlmFakeRedis;
 #     closed        closes
 #     mutated SEED  bytes of it are changed, lost, added, or numbers replaced
 #     greets TEXT   says TEXT as soon as somebody connects
+#     stuck N       takes N bytes of what it is asked, answers none of it, is
+#                   counted once, and takes nothing any more
+#
+# unix => 1: it listens there, where little lies between who writes and who
+# reads.
 
 use strict;
 use warnings;
 
 use File::Path qw( make_path );
+use File::Spec;
 use IO::Select;
 use IO::Socket::INET;
 use IO::Socket::UNIX;
@@ -51,10 +57,23 @@ sub start {
     put("$self->{dir}/count", 0);
     $self->does('real');
 
-    $self->{listen} = IO::Socket::INET->new(
-        LocalAddr => '127.0.0.1', LocalPort => $self->{port},
-        Proto => 'tcp', Listen => 64, ReuseAddr => 1)
-        or die "port $self->{port}: $!\n";
+    # the path of a socket has 107 bytes at most
+
+    if ($self->{unix}) {
+        $self->{path} = File::Spec->tmpdir . "/llm-fake-$self->{port}.sock";
+        unlink $self->{path};
+    }
+
+    $self->{listen} = $self->{unix}
+        ? IO::Socket::UNIX->new(Local => $self->{path}, Listen => 64)
+        : IO::Socket::INET->new(
+              LocalAddr => '127.0.0.1', LocalPort => $self->{port},
+              Proto => 'tcp', Listen => 64, ReuseAddr => 1);
+    die "port $self->{port}: $!\n" if !$self->{listen};
+
+    # the workers are another user's
+
+    chmod 0777, $self->{path} if $self->{path};
 
     my $parent = $$;
     my $pid = fork // die "fork: $!\n";
@@ -77,7 +96,11 @@ sub start {
 
 sub address { return "127.0.0.1:$_[0]{port}" }
 
-sub url { return "redis://127.0.0.1:$_[0]{port}" }
+sub url {
+    my ($self) = @_;
+
+    return $self->{path} ? "unix:$self->{path}" : 'redis://' . $self->address;
+}
 
 
 sub does {
@@ -122,6 +145,8 @@ sub stop {
     kill 'KILL', $self->{pid};
     waitpid $self->{pid}, 0;
     $self->{pid} = 0;
+
+    unlink $self->{path} if $self->{path};
 }
 
 
@@ -170,7 +195,7 @@ sub greet {
         return;
     }
 
-    setsockopt $client, IPPROTO_TCP, TCP_NODELAY, 1;
+    setsockopt $client, IPPROTO_TCP, TCP_NODELAY, 1 if !$self->{unix};
 
     my $link = { client => $client, real => $real, asked => '',
                  answered => '', scripts => [] };
@@ -200,6 +225,12 @@ sub part {
 
 sub pass {
     my ($self, $select, $link, $sock) = @_;
+
+    if ($sock == $link->{client} && $self->task->{what} =~ /^stuck (\d+)/) {
+        $self->take($select, $link, $1);
+        return;
+    }
+
     my $n = sysread $sock, my $bytes, 65536;
 
     if (!$n) {
@@ -234,6 +265,24 @@ sub pass {
         } else {
             syswrite $link->{client}, $reply;
         }
+    }
+}
+
+
+sub take {
+    my ($self, $select, $link, $bytes) = @_;
+    my $n = sysread $link->{client}, my $taken, 16384;
+
+    if (!$n) {
+        $self->part($select, $link);
+        return;
+    }
+
+    $link->{taken} += $n;
+
+    if ($link->{taken} >= $bytes) {
+        $select->remove($link->{client});
+        $self->spoil;
     }
 }
 
