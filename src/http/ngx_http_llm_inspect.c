@@ -6,6 +6,7 @@
 
 
 #include "ngx_http_llm.h"
+#include "ngx_http_llm_body.h"
 #include "ngx_http_llm_exchange.h"
 #include "ngx_http_llm_inspect.h"
 #include "ngx_http_llm_model.h"
@@ -17,8 +18,6 @@ static void ngx_http_llm_body_handler(ngx_http_request_t *r);
 static void ngx_http_llm_body_cleanup(void *data);
 static ngx_int_t ngx_http_llm_inspect(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_loc_conf_t *llcf);
-static ngx_int_t ngx_http_llm_gather_body(ngx_http_request_t *r,
-    ngx_str_t *body);
 static ngx_int_t ngx_http_llm_keep_facts(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, const ngx_llm_request_t *asked);
 static ngx_int_t ngx_http_llm_name_model(ngx_http_request_t *r,
@@ -28,10 +27,6 @@ static void ngx_http_llm_estimate(ngx_http_request_t *r,
 static ngx_int_t ngx_http_llm_ask_usage(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, const ngx_llm_request_t *asked,
     ngx_str_t *body);
-static ngx_buf_t *ngx_http_llm_body_with_room(ngx_http_request_t *r);
-static ngx_int_t ngx_http_llm_resize_body(ngx_http_request_t *r, size_t len);
-static ngx_int_t ngx_http_llm_replace_body(ngx_http_request_t *r,
-    u_char *body, size_t len);
 
 
 ngx_int_t
@@ -215,7 +210,7 @@ ngx_http_llm_inspect(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_OK;
     }
 
-    rc = ngx_http_llm_gather_body(r, &body);
+    rc = ngx_http_llm_body_gather(r, llcf->body_max_bytes, &body);
 
     if (rc == NGX_DECLINED) {
         ctx->too_large = 1;
@@ -265,85 +260,6 @@ ngx_http_llm_inspect(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         && asked.include_usage != 1)
     {
         return ngx_http_llm_ask_usage(r, ctx, &asked, &body);
-    }
-
-    return NGX_OK;
-}
-
-
-/*
- * The whole body in one piece: where it is, or copied into the request's
- * pool.  NGX_DECLINED when it is over llm_body_max.
- */
-
-static ngx_int_t
-ngx_http_llm_gather_body(ngx_http_request_t *r, ngx_str_t *body)
-{
-    off_t                     size;
-    u_char                   *p;
-    ssize_t                   n;
-    ngx_buf_t                *b;
-    ngx_chain_t              *cl;
-    ngx_http_llm_loc_conf_t  *llcf;
-
-    size = 0;
-
-    for (cl = r->request_body->bufs; cl; cl = cl->next) {
-        size += ngx_buf_size(cl->buf);
-    }
-
-    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
-
-    if (size > (off_t) llcf->body_max_bytes) {
-        return NGX_DECLINED;
-    }
-
-    cl = r->request_body->bufs;
-    body->len = size;
-
-    if (size == 0) {
-        body->data = (u_char *) "";
-        return NGX_OK;
-    }
-
-    if (cl->next == NULL && !cl->buf->in_file) {
-        body->data = cl->buf->pos;
-        return NGX_OK;
-    }
-
-    p = ngx_palloc(r->pool, body->len);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    body->data = p;
-
-    for ( /* void */ ; cl; cl = cl->next) {
-        b = cl->buf;
-
-        /* the last buffer of a body in pieces may have no memory at all */
-
-        if (ngx_buf_size(b) == 0) {
-            continue;
-        }
-
-        if (!b->in_file) {
-            p = ngx_cpymem(p, b->pos, b->last - b->pos);
-            continue;
-        }
-
-        size = b->file_last - b->file_pos;
-
-        n = ngx_read_file(b->file, p, size, b->file_pos);
-
-        if (n != (ssize_t) size) {
-            ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
-                          ngx_read_file_n " returned only %z bytes of %O "
-                          "from \"%V\"", n, size, &b->file->name);
-            return NGX_ERROR;
-        }
-
-        p += size;
     }
 
     return NGX_OK;
@@ -435,143 +351,21 @@ static ngx_int_t
 ngx_http_llm_ask_usage(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     const ngx_llm_request_t *asked, ngx_str_t *body)
 {
-    size_t      len;
-    u_char     *p;
-    ngx_buf_t  *b;
+    size_t   len;
+    u_char  *p;
 
-    b = ngx_http_llm_body_with_room(r);
-
-    if (b) {
-        len = ngx_llm_request_ask_usage(asked, body->data, body->len,
-                                        body->data);
-        b->start = b->pos;
-        b->last = b->pos + len;
-
-    } else {
-        p = ngx_palloc(r->pool, body->len + NGX_LLM_ASK_USAGE_BYTES);
-        if (p == NULL) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-
-        len = ngx_llm_request_ask_usage(asked, body->data, body->len, p);
-
-        if (ngx_http_llm_replace_body(r, p, len) != NGX_OK) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
+    p = ngx_http_llm_body_room(r, body, NGX_LLM_ASK_USAGE_BYTES);
+    if (p == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (ngx_http_llm_resize_body(r, len) != NGX_OK) {
+    len = ngx_llm_request_ask_usage(asked, body->data, body->len, p);
+
+    if (ngx_http_llm_body_set(r, p, len) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     ctx->strip_usage = 1;
-
-    return NGX_OK;
-}
-
-
-/*
- * The body's buffer where it is one, and nobody's bytes follow it: what was
- * read with the header is the last of what was, or the client has sent its
- * next request already.  Nobody reads into it before this one has ended.
- */
-
-static ngx_buf_t *
-ngx_http_llm_body_with_room(ngx_http_request_t *r)
-{
-    ngx_buf_t    *b, *memory;
-    ngx_chain_t  *cl;
-
-    cl = r->request_body->bufs;
-
-    if (cl->next || cl->buf->in_file) {
-        return NULL;
-    }
-
-    b = cl->buf;
-    memory = r->request_body->buf ? r->request_body->buf : r->header_in;
-
-    if (memory == NULL
-        || b->pos < memory->start
-        || b->last != memory->last
-        || memory->end - b->last < NGX_LLM_ASK_USAGE_BYTES)
-    {
-        return NULL;
-    }
-
-    return b;
-}
-
-
-/* one temporary buffer whose start is its pos: a retry sets pos to start */
-
-static ngx_int_t
-ngx_http_llm_replace_body(ngx_http_request_t *r, u_char *body, size_t len)
-{
-    ngx_buf_t                *b;
-    ngx_chain_t              *cl;
-    ngx_http_request_body_t  *rb;
-
-    b = ngx_calloc_buf(r->pool);
-    cl = ngx_alloc_chain_link(r->pool);
-
-    if (b == NULL || cl == NULL) {
-        return NGX_ERROR;
-    }
-
-    b->start = body;
-    b->pos = body;
-    b->last = body + len;
-    b->end = b->last;
-    b->temporary = 1;
-    b->last_buf = 1;
-
-    cl->buf = b;
-    cl->next = NULL;
-
-    rb = r->request_body;
-
-    if (rb->temp_file) {
-        ngx_pool_run_cleanup_file(r->pool, rb->temp_file->file.fd);
-        rb->temp_file = NULL;
-    }
-
-    rb->bufs = cl;
-    rb->buf = NULL;
-
-    return NGX_OK;
-}
-
-
-/*
- * What proxy_pass sends as Content-Length comes from content_length_n, the
- * header's value serves $content_length.
- */
-
-static ngx_int_t
-ngx_http_llm_resize_body(ngx_http_request_t *r, size_t len)
-{
-    size_t            n;
-    u_char            digits[NGX_OFF_T_LEN];
-    ngx_table_elt_t  *h;
-
-    r->headers_in.content_length_n = len;
-
-    h = r->headers_in.content_length;
-
-    if (h == NULL) {
-        return NGX_OK;
-    }
-
-    n = ngx_sprintf(digits, "%uz", len) - digits;
-
-    h->value.data = ngx_pnalloc(r->pool, n);
-    if (h->value.data == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_memcpy(h->value.data, digits, n);
-    h->value.len = n;
 
     return NGX_OK;
 }
