@@ -62,13 +62,21 @@ typedef struct {
 
 /*
  * An event has been read, and will pass, unless relay->paused is set now.
- * Only an event with content pauses
- * or ends a stream, as long as it does not bring the finish itself: what is
- * complete is not cut for its last usage.
+ * Only an event with content pauses or ends a stream, as long as it does not
+ * bring the finish itself: what is complete is not cut for its last usage.
  */
 
 ngx_http_llm_overrun_rc_e ngx_http_llm_overrun_look(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, unsigned bits);
+
+/*
+ * overrun=pace: the stream pauses until its tokens are there.  The first time
+ * the log says so, and from then on, as long as its request lives, it is among
+ * those that the bell moves up.
+ */
+
+void ngx_http_llm_overrun_paced(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
 
 /* the bell: tokens came back, and streams that pause may go on earlier */
 
