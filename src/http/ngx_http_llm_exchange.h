@@ -21,6 +21,12 @@
 
 
 /*
+ * nginx's own read timeout where one of our clocks runs instead: a day, as
+ * a timer's key must stay comparable
+ */
+#define NGX_HTTP_LLM_NO_TIMEOUT_MS  (24 * 60 * 60 * 1000)
+
+/*
  * What is over when a stream begins: given back then, as streams are many and
  * long.  Behind it is room for the pieces that the gate keeps of an event; so
  * large that the pool gives it back when it is freed.
