@@ -8,10 +8,7 @@
 #include "ngx_http_llm.h"
 #include "ngx_http_llm_chain.h"
 #include "ngx_http_llm_clock.h"
-#include "ngx_http_llm_drain.h"
 #include "ngx_http_llm_exchange.h"
-#include "ngx_http_llm_filter.h"
-#include "ngx_http_llm_heartbeat.h"
 #include "ngx_http_llm_relay.h"
 
 
@@ -34,12 +31,6 @@ static ngx_int_t ngx_http_llm_relay_piece(ngx_http_request_t *r,
     ngx_uint_t complete, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_front(ngx_http_request_t *r,
     ngx_http_llm_relay_t *relay, ngx_buf_t *b, u_char *p, ngx_chain_t ***ll);
-static ngx_int_t ngx_http_llm_relay_forward(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
-static ngx_int_t ngx_http_llm_relay_next(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, ngx_chain_t *out);
-static ngx_int_t ngx_http_llm_relay_send(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, ngx_chain_t *out);
 
 
 ngx_int_t
@@ -66,7 +57,7 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
             r->keepalive = 1;
         }
 
-        return ngx_http_llm_relay_next(r, ctx, NULL);
+        return ngx_http_llm_relay_output(r, ctx, NULL);
     }
 
     from = NULL;
@@ -163,7 +154,7 @@ ngx_http_llm_relay_look(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     *ll = NULL;
 
-    return ngx_http_llm_relay_next(r, ctx, out);
+    return ngx_http_llm_relay_output(r, ctx, out);
 }
 
 
@@ -184,7 +175,7 @@ ngx_http_llm_relay_wait(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_ERROR;
     }
 
-    if (ngx_http_llm_relay_next(r, ctx, NULL) == NGX_ERROR) {
+    if (ngx_http_llm_relay_output(r, ctx, NULL) == NGX_ERROR) {
         return NGX_ERROR;
     }
 
@@ -447,130 +438,4 @@ ngx_http_llm_relay_front(ngx_http_request_t *r, ngx_http_llm_relay_t *relay,
     b->pos = p;
 
     return ngx_http_llm_chain_push(r, ll, front);
-}
-
-
-ngx_int_t
-ngx_http_llm_relay_comment(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    const ngx_str_t *line)
-{
-    ngx_int_t              rc;
-    ngx_buf_t             *b;
-    ngx_uint_t             sent;
-    ngx_chain_t           *out, **ll;
-    ngx_http_llm_relay_t  *relay;
-
-    relay = ctx->relay;
-    ll = &out;
-
-    b = ngx_http_llm_chain_take(r, relay, line->len);
-    if (b == NULL) {
-        return NGX_OK;
-    }
-
-    b->last = ngx_cpymem(b->last, line->data, line->len);
-
-    if (ngx_http_llm_chain_push(r, &ll, b) != NGX_OK) {
-        return NGX_OK;
-    }
-
-    *ll = NULL;
-
-    /* nothing of upstream was sent by that */
-
-    sent = relay->sent;
-    rc = ngx_http_llm_relay_next(r, ctx, out);
-    relay->sent = sent;
-    relay->commented = 1;
-
-    return rc;
-}
-
-
-/* upstream's buffers as they are, in links that are not ours */
-
-static ngx_int_t
-ngx_http_llm_relay_forward(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    ngx_chain_t *in)
-{
-    ngx_int_t  rc;
-
-    rc = ngx_http_llm_relay_send(r, ctx, in);
-
-    /* a slow client: see ngx_http_llm_relay_wait() */
-
-    while (in && ngx_buf_size(in->buf) == 0) {
-        in = in->next;
-    }
-
-    if (in && ngx_chain_add_copy(r->pool, &ctx->relay->busy, in) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    return rc;
-}
-
-
-/* the same in links of ours, that are used again */
-
-static ngx_int_t
-ngx_http_llm_relay_next(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    ngx_chain_t *out)
-{
-    ngx_int_t              rc;
-    ngx_http_llm_relay_t  *relay;
-
-    relay = ctx->relay;
-
-    /* everything is held back, and nothing waits to be sent */
-
-    if (out == NULL && !relay->drained && r->out == NULL
-        && !r->connection->buffered)
-    {
-        return NGX_OK;
-    }
-
-    rc = ngx_http_llm_relay_send(r, ctx, out);
-
-    if (relay->drained) {
-        ngx_http_llm_chain_drop(relay->busy);
-    }
-
-    ngx_chain_update_chains(r->pool, &relay->free, &relay->busy, &out,
-                            (ngx_buf_tag_t) &ngx_http_llm_stream_module);
-
-    return rc;
-}
-
-
-/* to the client, unless that has left */
-
-static ngx_int_t
-ngx_http_llm_relay_send(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    ngx_chain_t *out)
-{
-    ngx_int_t              rc;
-    ngx_http_llm_relay_t  *relay;
-
-    relay = ctx->relay;
-    rc = NGX_OK;
-
-    if (!relay->drained) {
-
-        if (relay->beats && out) {
-            ngx_http_llm_heartbeat_sent(relay, out);
-        }
-
-        rc = ngx_http_llm_filter_next(r, out);
-
-        if (rc == NGX_ERROR && ngx_http_llm_drain_begin(r, ctx) == NGX_OK) {
-            rc = NGX_OK;
-        }
-    }
-
-    if (relay->drained) {
-        ngx_http_llm_chain_drop(out);
-    }
-
-    return rc;
 }
