@@ -23,7 +23,11 @@ use Time::HiRes qw( sleep time );
 my $Port = free_port(1);
 my $Spare = free_port(1);
 my $Hold = 'tokens=4000; itl=50';
-my $Killed = qr/worker process \d+ exited on signal 9/;
+
+# a worker may be killed while it has a zone: nginx unlocks that, and says so
+
+my $Killed = qr/worker\ process\ \d+\ exited\ on\ signal\ 9
+                | shared\ memory\ zone\ "\w+"\ was\ locked\ by/x;
 
 our $Method = 'llm_least_inflight;';
 
