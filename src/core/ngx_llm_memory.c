@@ -31,6 +31,11 @@ struct ngx_llm_memory_block_s {
 };
 
 
+static size_t ngx_llm_memory_round(ngx_llm_memory_t *memory, size_t size);
+static ngx_llm_memory_block_t *ngx_llm_memory_libc(ngx_llm_memory_t *memory,
+    ngx_llm_memory_block_t *block, size_t size);
+
+
 void
 ngx_llm_memory_init(ngx_llm_memory_t *memory,
     const ngx_llm_scratch_t *scratch)
@@ -70,13 +75,7 @@ ngx_llm_memory_malloc(void *ctx, size_t size)
     ngx_llm_memory_block_t  *block;
 
     memory = ctx;
-
-    if (size > SIZE_MAX / 2) {
-        longjmp(memory->failed, 1);
-    }
-
-    size = (size + NGX_LLM_MEMORY_ALIGN - 1)
-           & ~(size_t) (NGX_LLM_MEMORY_ALIGN - 1);
+    size = ngx_llm_memory_round(memory, size);
     total = sizeof(ngx_llm_memory_block_t) + size;
 
     if (total <= (size_t) (memory->end - memory->pos)) {
@@ -89,38 +88,45 @@ ngx_llm_memory_malloc(void *ctx, size_t size)
         return block + 1;
     }
 
-    block = malloc(total);
-    if (block == NULL) {
-        longjmp(memory->failed, 1);
-    }
-
-    block->size = size;
-    block->next = memory->blocks;
-    block->link = &memory->blocks;
-
-    if (block->next != NULL) {
-        block->next->link = &block->next;
-    }
-
-    memory->blocks = block;
-
-    return block + 1;
+    return ngx_llm_memory_libc(memory, NULL, size) + 1;
 }
 
+
+/*
+ * yajl unescapes a string into one piece that doubles: the last piece of the
+ * scratch grows where it is, one from libc as libc finds room for it.
+ */
 
 void *
 ngx_llm_memory_realloc(void *ctx, void *p, size_t size)
 {
     void                    *new;
+    ngx_llm_memory_t        *memory;
     ngx_llm_memory_block_t  *block;
 
     if (p == NULL) {
         return ngx_llm_memory_malloc(ctx, size);
     }
 
+    memory = ctx;
     block = (ngx_llm_memory_block_t *) p - 1;
 
     if (size <= block->size) {
+        return p;
+    }
+
+    size = ngx_llm_memory_round(memory, size);
+
+    if (block->link != NULL) {
+        return ngx_llm_memory_libc(memory, block, size) + 1;
+    }
+
+    if ((unsigned char *) p + block->size == memory->pos
+        && size <= (size_t) (memory->end - (unsigned char *) p))
+    {
+        block->size = size;
+        memory->pos = (unsigned char *) p + block->size;
+
         return p;
     }
 
@@ -161,4 +167,46 @@ ngx_llm_memory_free(void *ctx, void *p)
     if ((unsigned char *) p + block->size == memory->pos) {
         memory->pos = (unsigned char *) block;
     }
+}
+
+
+static size_t
+ngx_llm_memory_round(ngx_llm_memory_t *memory, size_t size)
+{
+    if (size > SIZE_MAX / 2) {
+        longjmp(memory->failed, 1);
+    }
+
+    return (size + NGX_LLM_MEMORY_ALIGN - 1)
+           & ~(size_t) (NGX_LLM_MEMORY_ALIGN - 1);
+}
+
+
+/* a piece of libc's of that size: a new one, or the same one grown */
+
+static ngx_llm_memory_block_t *
+ngx_llm_memory_libc(ngx_llm_memory_t *memory, ngx_llm_memory_block_t *block,
+    size_t size)
+{
+    ngx_llm_memory_block_t  *new;
+
+    new = realloc(block, sizeof(ngx_llm_memory_block_t) + size);
+    if (new == NULL) {
+        longjmp(memory->failed, 1);
+    }
+
+    new->size = size;
+
+    if (block == NULL) {
+        new->next = memory->blocks;
+        new->link = &memory->blocks;
+    }
+
+    *new->link = new;
+
+    if (new->next != NULL) {
+        new->next->link = &new->next;
+    }
+
+    return new;
 }

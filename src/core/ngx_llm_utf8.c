@@ -10,31 +10,50 @@
 #include "ngx_llm_utf8.h"
 
 
+/* set in a byte that is no ASCII */
+#define NGX_LLM_UTF8_WIDE  0x8080808080808080
+
+
 int
 ngx_llm_utf8_valid(const unsigned char *p, size_t len)
 {
     size_t    n;
-    uint64_t  word;
+    uint64_t  words[4];
 
     while (len != 0) {
 
-        if (len >= sizeof(word)) {
-            memcpy(&word, p, sizeof(word));
+        if (len >= sizeof(words)) {
+            memcpy(words, p, sizeof(words));
 
-            if ((word & 0x8080808080808080) == 0) {
-                p += sizeof(word);
-                len -= sizeof(word);
+            if (((words[0] | words[1] | words[2] | words[3])
+                 & NGX_LLM_UTF8_WIDE) == 0)
+            {
+                p += sizeof(words);
+                len -= sizeof(words);
                 continue;
             }
         }
 
-        n = ngx_llm_utf8_char(p, len);
-        if (n == 0) {
-            return 0;
+        if (len >= sizeof(words[0])) {
+            memcpy(words, p, sizeof(words[0]));
+
+            if ((words[0] & NGX_LLM_UTF8_WIDE) == 0) {
+                p += sizeof(words[0]);
+                len -= sizeof(words[0]);
+                continue;
+            }
         }
 
-        p += n;
-        len -= n;
+        do {
+            n = ngx_llm_utf8_char(p, len);
+            if (n == 0) {
+                return 0;
+            }
+
+            p += n;
+            len -= n;
+
+        } while (len != 0 && *p >= 0x80);
     }
 
     return 1;

@@ -13,8 +13,11 @@
 #include "ngx_http_llm_relay.h"
 
 
-/* yajl's handle, its stack and the strings of one event */
-#define NGX_HTTP_LLM_SCRATCH_BYTES  65536
+/*
+ * yajl's handle, its stack, and a string that it unescapes, such as a prompt;
+ * what has not been needed yet takes no memory, only addresses
+ */
+#define NGX_HTTP_LLM_SCRATCH_BYTES  1048576
 
 
 static void ngx_http_llm_cleanup(void *data);
