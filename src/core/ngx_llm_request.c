@@ -326,62 +326,75 @@ ngx_llm_request_prefix(ngx_llm_request_walk_t *walk, unsigned id,
 }
 
 
-size_t
+ngx_llm_edit_t
 ngx_llm_request_ask_usage(const ngx_llm_request_t *request,
-    const unsigned char *body, size_t len, unsigned char *out)
+    const unsigned char *body, size_t len)
 {
-    size_t       at, cut, i, n;
-    const char  *added;
-
-    /* "added" replaces cut bytes in front of at */
-
-    cut = 0;
+    size_t          i;
+    const char     *with;
+    ngx_llm_edit_t  edit;
 
     if (request->include_usage == 1) {
-        at = len;
-        added = "";
+        edit.start = len;
+        edit.end = len;
+        with = "";
 
     } else if (request->include_end != 0) {
-        at = request->include_end;
-        cut = request->include_null ? sizeof("null") - 1
-                                    : sizeof("false") - 1;
-        added = "true";
+        edit.end = request->include_end;
+        edit.start = edit.end - (request->include_null ? sizeof("null") - 1
+                                                       : sizeof("false") - 1);
+        with = "true";
 
     } else if (request->options_null) {
-        at = request->options_end;
-        cut = sizeof("null") - 1;
-        added = "{\"include_usage\":true}";
+        edit.end = request->options_end;
+        edit.start = edit.end - (sizeof("null") - 1);
+        with = "{\"include_usage\":true}";
 
     } else if (request->options_end != 0) {
-        at = request->options_end;
+        edit.end = request->options_end;
+        edit.start = edit.end;
 
-        for (i = at; body[i] <= ' '; i++) { /* void */ }
+        for (i = edit.end; body[i] <= ' '; i++) { /* void */ }
 
-        added = (body[i] == '}') ? "\"include_usage\":true"
-                                 : "\"include_usage\":true,";
+        with = (body[i] == '}') ? "\"include_usage\":true"
+                                : "\"include_usage\":true,";
 
     } else {
-        at = request->root_end - 1;
+        edit.end = request->root_end - 1;
+        edit.start = edit.end;
 
-        for (i = at - 1; body[i] <= ' '; i--) { /* void */ }
+        for (i = edit.end - 1; body[i] <= ' '; i--) { /* void */ }
 
-        added = (body[i] == '{') ? "\"stream_options\":{\"include_usage\":true}"
-                                 : ",\"stream_options\":"
-                                   "{\"include_usage\":true}";
+        with = (body[i] == '{') ? "\"stream_options\":{\"include_usage\":true}"
+                                : ",\"stream_options\":"
+                                  "{\"include_usage\":true}";
     }
 
-    n = strlen(added);
+    edit.with.data = (const unsigned char *) with;
+    edit.with.len = strlen(with);
+
+    return edit;
+}
+
+
+size_t
+ngx_llm_request_edit(const ngx_llm_edit_t *edit, const unsigned char *body,
+    size_t len, unsigned char *out)
+{
+    size_t  behind;
+
+    behind = edit->start + edit->with.len;
 
     /* where out is the body, the rest of it is out of the way first */
 
-    memmove(out + at - cut + n, body + at, len - at);
-    memcpy(out + at - cut, added, n);
+    memmove(out + behind, body + edit->end, len - edit->end);
+    memcpy(out + edit->start, edit->with.data, edit->with.len);
 
     if (out != body) {
-        memcpy(out, body, at - cut);
+        memcpy(out, body, edit->start);
     }
 
-    return len - cut + n;
+    return behind + len - edit->end;
 }
 
 

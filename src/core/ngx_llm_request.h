@@ -73,6 +73,17 @@ typedef struct {
 } ngx_llm_request_t;
 
 
+/* bytes [start..end) of a body give way to others */
+
+typedef struct {
+    size_t                start;
+    size_t                end;
+
+    /* a constant */
+    ngx_llm_str_t         with;
+} ngx_llm_edit_t;
+
+
 /*
  * Reads a request body.  api NULL: the union of all dialects' rows.
  * NGX_LLM_INVALID with *reason when it is no JSON object, has a duplicate of
@@ -87,17 +98,21 @@ ngx_llm_rc_e ngx_llm_request_parse(ngx_llm_request_t *request,
     const ngx_llm_api_t *api, const unsigned char *body, size_t len,
     ngx_llm_scratch_t *scratch, const char **reason);
 
-/* the longest that ngx_llm_request_ask_usage() can add to a body */
-#define NGX_LLM_ASK_USAGE_BYTES  48
-
 /*
- * Writes the body with stream_options.include_usage true: merged into an
+ * What makes stream_options.include_usage of the body true: merged into an
  * existing object, its other keys kept; false or null overridden; every
- * other byte as it was.  out has len + NGX_LLM_ASK_USAGE_BYTES bytes, and may
- * be the body itself.  Returns the new length.
+ * other byte as it was.  An edit of nothing if it is true.
  */
 
-size_t ngx_llm_request_ask_usage(const ngx_llm_request_t *request,
+ngx_llm_edit_t ngx_llm_request_ask_usage(const ngx_llm_request_t *request,
+    const unsigned char *body, size_t len);
+
+/*
+ * Writes the body with that edit.  out may be the body itself; it has room
+ * for what is added.  Returns the new length.
+ */
+
+size_t ngx_llm_request_edit(const ngx_llm_edit_t *edit,
     const unsigned char *body, size_t len, unsigned char *out);
 
 /*

@@ -10,8 +10,10 @@
 
 static ngx_int_t ngx_http_llm_body_copy(ngx_http_request_t *r, ngx_buf_t *b,
     u_char *p);
-static ngx_int_t ngx_http_llm_body_replace(ngx_http_request_t *r, u_char *p,
-    size_t len);
+static ngx_buf_t *ngx_http_llm_body_room(ngx_http_request_t *r,
+    const ngx_str_t *body, size_t len);
+static ngx_chain_t *ngx_http_llm_body_link(ngx_http_request_t *r,
+    const ngx_str_t *piece);
 static ngx_int_t ngx_http_llm_body_length(ngx_http_request_t *r, size_t len);
 
 
@@ -98,94 +100,125 @@ ngx_http_llm_body_copy(ngx_http_request_t *r, ngx_buf_t *b, u_char *p)
 }
 
 
-/*
- * In place there is room where the body is one buffer and nobody's bytes
- * follow it: what was read with the header is the last of what was, or the
- * client has sent its next request already.  Nobody reads into it before this
- * one has ended.
- */
-
-u_char *
-ngx_http_llm_body_room(ngx_http_request_t *r, const ngx_str_t *body,
-    size_t more)
-{
-    ngx_buf_t    *b, *memory;
-    ngx_chain_t  *cl;
-
-    cl = r->request_body->bufs;
-    b = cl->buf;
-    memory = r->request_body->buf ? r->request_body->buf : r->header_in;
-
-    if (cl->next == NULL
-        && !b->in_file
-        && memory
-        && b->pos >= memory->start
-        && b->last == memory->last
-        && (size_t) (memory->end - b->last) >= more)
-    {
-        return b->pos;
-    }
-
-    return ngx_palloc(r->pool, body->len + more);
-}
-
-
 ngx_int_t
-ngx_http_llm_body_set(ngx_http_request_t *r, u_char *p, size_t len)
+ngx_http_llm_body_edit(ngx_http_request_t *r, const ngx_str_t *body,
+    const ngx_llm_edit_t *edit)
 {
-    ngx_buf_t  *b;
-
-    b = r->request_body->bufs->buf;
-
-    /* a retry sets pos to start */
-
-    if (b->pos == p) {
-        b->start = p;
-        b->last = p + len;
-
-    } else if (ngx_http_llm_body_replace(r, p, len) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    return ngx_http_llm_body_length(r, len);
-}
-
-
-static ngx_int_t
-ngx_http_llm_body_replace(ngx_http_request_t *r, u_char *p, size_t len)
-{
+    size_t                    len;
     ngx_buf_t                *b;
-    ngx_chain_t              *cl;
+    ngx_uint_t                i;
+    ngx_chain_t              *cl, *edited, **ll;
     ngx_http_request_body_t  *rb;
 
-    b = ngx_calloc_buf(r->pool);
-    cl = ngx_alloc_chain_link(r->pool);
+    ngx_str_t  pieces[3] = {
+        { edit->start, body->data },
+        { edit->with.len, (u_char *) edit->with.data },
+        { body->len - edit->end, body->data + edit->end }
+    };
 
-    if (b == NULL || cl == NULL) {
-        return NGX_ERROR;
+    len = pieces[0].len + pieces[1].len + pieces[2].len;
+    b = ngx_http_llm_body_room(r, body, len);
+
+    if (b) {
+        (void) ngx_llm_request_edit(edit, body->data, body->len, body->data);
+
+        b->start = b->pos;
+        b->last = b->pos + len;
+
+        return ngx_http_llm_body_length(r, len);
     }
 
-    b->start = p;
-    b->pos = p;
-    b->last = p + len;
-    b->end = b->last;
-    b->temporary = 1;
-    b->last_buf = 1;
+    edited = NULL;
+    ll = &edited;
 
-    cl->buf = b;
-    cl->next = NULL;
+    for (i = 0; i < 3; i++) {
+        cl = ngx_http_llm_body_link(r, &pieces[i]);
+        if (cl == NULL) {
+            return NGX_ERROR;
+        }
+
+        cl->buf->last_buf = (i == 2);
+        *ll = cl;
+        ll = &cl->next;
+    }
 
     rb = r->request_body;
+    rb->bufs = edited;
+    rb->buf = NULL;
 
     if (rb->temp_file) {
         ngx_pool_run_cleanup_file(r->pool, rb->temp_file->file.fd);
         rb->temp_file = NULL;
     }
 
-    rb->bufs = cl;
-    rb->buf = NULL;
+    return ngx_http_llm_body_length(r, len);
+}
 
-    return NGX_OK;
+
+/*
+ * The body's buffer, if it is one and may be so long: nobody's bytes follow
+ * it.  What was read with the header is the last of what was, or the client
+ * has sent its next request already.  Nobody reads into it before this one
+ * has ended.
+ */
+
+static ngx_buf_t *
+ngx_http_llm_body_room(ngx_http_request_t *r, const ngx_str_t *body,
+    size_t len)
+{
+    ngx_buf_t    *b, *memory;
+    ngx_chain_t  *cl;
+
+    cl = r->request_body->bufs;
+    b = cl->buf;
+
+    if (cl->next || b->in_file) {
+        return NULL;
+    }
+
+    if (len <= body->len) {
+        return b;
+    }
+
+    memory = r->request_body->buf ? r->request_body->buf : r->header_in;
+
+    if (memory
+        && b->pos >= memory->start
+        && b->last == memory->last
+        && (size_t) (memory->end - b->pos) >= len)
+    {
+        return b;
+    }
+
+    return NULL;
+}
+
+
+/* one temporary buffer whose start is its pos: a retry sets pos to start */
+
+static ngx_chain_t *
+ngx_http_llm_body_link(ngx_http_request_t *r, const ngx_str_t *piece)
+{
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl;
+
+    cl = ngx_alloc_chain_link(r->pool);
+    b = ngx_calloc_buf(r->pool);
+
+    if (cl == NULL || b == NULL) {
+        return NULL;
+    }
+
+    b->start = piece->data;
+    b->pos = b->start;
+    b->last = b->pos + piece->len;
+    b->end = b->last;
+    b->temporary = 1;
+
+    cl->buf = b;
+    cl->next = NULL;
+
+    return cl;
 }
 
 

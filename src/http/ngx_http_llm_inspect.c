@@ -351,17 +351,11 @@ static ngx_int_t
 ngx_http_llm_ask_usage(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     const ngx_llm_request_t *asked, ngx_str_t *body)
 {
-    size_t   len;
-    u_char  *p;
+    ngx_llm_edit_t  edit;
 
-    p = ngx_http_llm_body_room(r, body, NGX_LLM_ASK_USAGE_BYTES);
-    if (p == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
+    edit = ngx_llm_request_ask_usage(asked, body->data, body->len);
 
-    len = ngx_llm_request_ask_usage(asked, body->data, body->len, p);
-
-    if (ngx_http_llm_body_set(r, p, len) != NGX_OK) {
+    if (ngx_http_llm_body_edit(r, body, &edit) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 

@@ -77,13 +77,17 @@ check_usage(const ngx_llm_request_t *request, const ngx_llm_api_t *api,
 {
     size_t              n;
     unsigned char      *out;
+    ngx_llm_edit_t      edit;
     ngx_llm_request_t   asking;
 
-    out = malloc(len + NGX_LLM_ASK_USAGE_BYTES);
+    edit = ngx_llm_request_ask_usage(request, body, len);
+    must(edit.start <= edit.end && edit.end <= len);
+
+    out = malloc(len + edit.with.len);
     must(out != NULL);
 
-    n = ngx_llm_request_ask_usage(request, body, len, out);
-    must(n <= len + NGX_LLM_ASK_USAGE_BYTES);
+    n = ngx_llm_request_edit(&edit, body, len, out);
+    must(n == len - (edit.end - edit.start) + edit.with.len);
 
     must(parse(&asking, api, out, n) == NGX_LLM_OK);
 

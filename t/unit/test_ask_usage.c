@@ -26,6 +26,7 @@ test_ask_usage(void)
     char                got[512];
     size_t              i, n;
     const char         *reason;
+    ngx_llm_edit_t      edit;
     ngx_llm_request_t   request;
 
     static const struct {
@@ -80,9 +81,12 @@ test_ask_usage(void)
             tap_bail(reason);
         }
 
-        n = ngx_llm_request_ask_usage(&request,
-                                      (const unsigned char *) table[i].body,
-                                      n, (unsigned char *) got);
+        edit = ngx_llm_request_ask_usage(
+                            &request, (const unsigned char *) table[i].body, n);
+
+        n = ngx_llm_request_edit(&edit,
+                                 (const unsigned char *) table[i].body, n,
+                                 (unsigned char *) got);
 
         tap_str(got, n, table[i].want, "usage is asked for in %s",
                 shown(table[i].body));
@@ -92,8 +96,8 @@ test_ask_usage(void)
         n = strlen(table[i].body);
         memcpy(got, table[i].body, n);
 
-        n = ngx_llm_request_ask_usage(&request, (unsigned char *) got, n,
-                                      (unsigned char *) got);
+        n = ngx_llm_request_edit(&edit, (unsigned char *) got, n,
+                                 (unsigned char *) got);
 
         tap_str(got, n, table[i].want, ".. in its place");
     }
@@ -135,18 +139,21 @@ check_usage(const ngx_llm_api_t *api, const unsigned char *body, size_t len)
     const char         *reason;
     unsigned char      *out;
     ngx_llm_rc_e        rc;
+    ngx_llm_edit_t      edit;
     ngx_llm_request_t   asking, request;
 
     if (parse(&request, api, body, len, &reason) != NGX_LLM_OK) {
         return 0;
     }
 
-    out = malloc(len + NGX_LLM_ASK_USAGE_BYTES);
+    edit = ngx_llm_request_ask_usage(&request, body, len);
+
+    out = malloc(len + edit.with.len);
     if (out == NULL) {
         return 0;
     }
 
-    n = ngx_llm_request_ask_usage(&request, body, len, out);
+    n = ngx_llm_request_edit(&edit, body, len, out);
     rc = parse(&asking, api, out, n, &reason);
 
     free(out);
@@ -159,8 +166,7 @@ check_usage(const ngx_llm_api_t *api, const unsigned char *body, size_t len)
     strcpy(before, facts(&request));
 
     same = strcmp(before, facts(&asking)) == 0
-           && asking.prefix_hash == request.prefix_hash
-           && n <= len + NGX_LLM_ASK_USAGE_BYTES;
+           && asking.prefix_hash == request.prefix_hash;
 
     return same;
 }
