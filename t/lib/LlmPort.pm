@@ -22,13 +22,14 @@ my @PortLocks;
 # free_port(count, beyond): the first of so many free ports on 127.0.0.1, of
 # which those so far beyond are free, too.  They stay below those that the
 # kernel gives to outgoing connections, which might take one between two
-# blocks, and a lock keeps other running .t files off them.
+# blocks, and below those of t/clients and the benchmarks; a lock keeps other
+# running .t files off them.
 
 sub free_port {
     my ($count, $beyond) = @_;
     my ($dir, $low, $high, $port, @locks);
 
-    ($low, $high) = split /-/, $ENV{TEST_LLM_PORTS} || '10000-31999';
+    ($low, $high) = split /-/, $ENV{TEST_LLM_PORTS} || '10000-25999';
 
     $beyond //= 0;
     $high -= $beyond if $high - $beyond > $low;
