@@ -128,10 +128,10 @@ sub again {
 # the client was late, and nobody waited.
 
 sub woken {
-    my ($told, @late, @lines, @most, @round, @stalls);
-    my ($quiet, $stalled) = (0, 0);
+    my (@late, @lines, @round, @stalls);
+    my $stalled = 0;
 
-    for my $round (1 .. 12) {
+    for my $round (1 .. 20) {
         last if $round > 4 && @late >= 100;
 
         # what is written to a debug log takes longer than all the rest
@@ -145,37 +145,22 @@ sub woken {
         end("woken, round $round");
 
         @round = from_release_to_start(\@stalls, @lines);
-        $told = grep { defined } @round;
-        $stalled += @round - $told;
-        push @most, max(0, grep { defined } @round);
-
-        # where it stalls most of the time, it is late in ways that are not
-        # seen, too
-
-        next if $told < @round / 2;
-
-        $quiet++;
+        $stalled += grep { !defined } @round;
         push @late, grep { defined } @round;
     }
 
+    @late = sort { $a <=> $b } @late;
+
+    diag(sprintf 'woken: from release to start, %d times: median %.0f ms, '
+         . 'p99 %.0f ms, most %.0f ms; while the machine stalled: %d',
+         scalar @late, $late[@late / 2], $late[0.99 * @late], $late[-1],
+         $stalled);
+
     is(scalar(keys %{{ map { $_->{pid} => 1 } @lines }}), 2,
        'woken: in both workers');
-    cmp_ok(max(@most), '<', 500, 'woken: not by a look once a second');
-
-    SKIP: {
-        Test::More::skip('woken: this machine stalls all of the time', 1)
-            if @late < 100;
-
-        @late = sort { $a <=> $b } @late;
-
-        diag(sprintf 'woken: from release to start, %d times in quiet rounds '
-             . '(%d): median %.0f ms, p99 %.0f ms, most %.0f ms; while the '
-             . 'machine stalled: %d', scalar @late, $quiet, $late[@late / 2],
-             $late[0.99 * @late], $late[-1], $stalled);
-
-        cmp_ok($late[0.99 * @late], '<', 5,
-               'woken: p99 from release to start is below 5 ms');
-    }
+    cmp_ok(scalar @late, '>=', 100, 'woken: often enough to tell');
+    cmp_ok($late[0.99 * @late], '<', 5,
+           'woken: p99 from release to start is below 5 ms');
 }
 
 

@@ -40,6 +40,7 @@ sub waited {
 $| = 1;
 $last = time;
 @was = waited();
+print "ready\n";
 
 for ( ;; ) {
     sleep 0.001;
@@ -74,6 +75,10 @@ sub during {
             or die "taskset: $!\n";
         push @watches, [ $pid, $out ];
     }
+
+    # until they run there is nobody who would see a stall
+
+    readline $_->[1] for @watches;
 
     $run->();
 
