@@ -222,7 +222,10 @@ sub left_by_reset_of_a_stream {
     @lines = grep { $_->{limit} eq 'DELAYED' } $Nginx->lines(3);
 
     is($lines[1]{end}, 'done', 'stream reset: the next one is served');
-    cmp_ok($lines[1]{wait}, '<=', 4, 'stream reset: at the same place');
+
+    # 4 s later else
+
+    cmp_ok($lines[1]{wait}, '<', 6, 'stream reset: at the same place');
 
     $sock->close;
     end('stream reset');
