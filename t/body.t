@@ -124,7 +124,26 @@ completion_tokens: 3
 
 
 
-=== TEST 7: for a variable and a subrequest, too
+=== TEST 7: in a buffer that it fills bit by bit
+--- upstream eval: $::Servers
+--- location eval
+"client_body_buffer_size 64k; $::Retry"
+--- raw_request eval
+my $body = ::body(10000);
+["POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+ . "Connection: close\r\nX-LLM-Sim: $::Fails\r\nContent-Length: "
+ . CORE::length($body) . "\r\nContent-Type: application/json\r\n\r\n"
+ . CORE::substr($body, 0, 99), CORE::substr($body, 99) =~ /(.{1,9000})/gs]
+--- raw_request_middle_delay: 0.05
+--- response_body_unlike: "choices":\[\]
+--- log
+usage_source: upstream
+prompt_tokens: 10000
+completion_tokens: 3
+
+
+
+=== TEST 8: for a variable and a subrequest, too
 --- location
 client_body_buffer_size 64k;
 mirror /copy;

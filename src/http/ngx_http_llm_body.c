@@ -8,6 +8,7 @@
 #include "ngx_http_llm_body.h"
 
 
+static void ngx_http_llm_body_join(ngx_http_request_body_t *rb);
 static ngx_int_t ngx_http_llm_body_copy(ngx_http_request_t *r, ngx_buf_t *b,
     u_char *p);
 static ngx_buf_t *ngx_http_llm_body_room(ngx_http_request_t *r,
@@ -35,13 +36,16 @@ ngx_http_llm_body_gather(ngx_http_request_t *r, size_t max_bytes,
         return NGX_DECLINED;
     }
 
-    cl = r->request_body->bufs;
     body->len = size;
 
     if (size == 0) {
         body->data = (u_char *) "";
         return NGX_OK;
     }
+
+    ngx_http_llm_body_join(r->request_body);
+
+    cl = r->request_body->bufs;
 
     if (cl->next == NULL && !cl->buf->in_file) {
         body->data = cl->buf->pos;
@@ -65,6 +69,64 @@ ngx_http_llm_body_gather(ngx_http_request_t *r, size_t max_bytes,
     }
 
     return NGX_OK;
+}
+
+
+/*
+ * A large body mostly is what came with the header, and behind it what was
+ * read several times into one buffer.  That one has room for the first part
+ * (request_body_in_single_buf is no more than this): moving is cheaper than
+ * new memory.
+ */
+
+static void
+ngx_http_llm_body_join(ngx_http_request_body_t *rb)
+{
+    size_t        n;
+    ngx_buf_t    *b, *first, *memory;
+    ngx_chain_t  *cl;
+
+    for (cl = rb->bufs; cl->next; /* void */ ) {
+        b = cl->buf;
+
+        if (b->in_file || b->last != cl->next->buf->pos) {
+            cl = cl->next;
+            continue;
+        }
+
+        b->last = cl->next->buf->last;
+        b->end = cl->next->buf->end;
+        b->last_buf = cl->next->buf->last_buf;
+
+        cl->next = cl->next->next;
+    }
+
+    cl = rb->bufs->next;
+    memory = rb->buf;
+
+    if (cl == NULL || cl->next || memory == NULL) {
+        return;
+    }
+
+    first = rb->bufs->buf;
+    b = cl->buf;
+    n = first->last - first->pos;
+
+    if (first->in_file
+        || b->pos != memory->start
+        || b->last != memory->last
+        || (size_t) (memory->end - memory->last) < n)
+    {
+        return;
+    }
+
+    ngx_memmove(b->pos + n, b->pos, b->last - b->pos);
+    ngx_memcpy(b->pos, first->pos, n);
+
+    memory->last += n;
+    b->last = memory->last;
+
+    rb->bufs = cl;
 }
 
 

@@ -23,10 +23,10 @@
 
 
 /*
- * All of r->request_body, which is not NULL: where it is if it is one buffer,
- * or copied into the request's pool, out of its file too.  It stays valid
- * until the body is edited.  NGX_DECLINED: it has more bytes than max_bytes;
- * NGX_ERROR: no memory, or the file could not be read (logged).
+ * All of r->request_body, which is not NULL: where it is if its buffers can
+ * be made one, or copied into the request's pool, out of its file too.  It
+ * stays valid until the body is edited.  NGX_DECLINED: it has more bytes than
+ * max_bytes; NGX_ERROR: no memory, or the file could not be read (logged).
  */
 
 ngx_int_t ngx_http_llm_body_gather(ngx_http_request_t *r, size_t max_bytes,

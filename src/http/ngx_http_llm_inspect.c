@@ -132,6 +132,10 @@ ngx_http_llm_read_body(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_OK;
     }
 
+    /* room to make it one piece, see ngx_http_llm_body_gather() */
+
+    r->request_body_in_single_buf = 1;
+
     rc = ngx_http_read_client_request_body(r, ngx_http_llm_body_handler);
 
     /* mostly it came with the header, and no client can leave before it */
