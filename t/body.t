@@ -13,14 +13,31 @@ use lib 't/lib';
 use LlmTest;
 use LlmBlock;
 
-our $Servers = <<'END';
-server 127.0.0.1:$TEST_NGINX_SIM_PORT_1 max_fails=0;
-server 127.0.0.1:$TEST_NGINX_SIM_PORT_2 backup;
-END
-
 our $Retry = 'proxy_next_upstream error http_503 non_idempotent;';
 
 our $Fails = 'tokens=3; status=503; only=' . sim_port(1);
+
+# what all blocks have, unless they say otherwise
+
+add_block_preprocessor(sub {
+    my ($block) = @_;
+    my %all = (
+        location => "client_body_buffer_size 64k; $Retry",
+        upstream => 'server 127.0.0.1:$TEST_NGINX_SIM_PORT_1 max_fails=0;'
+                    . 'server 127.0.0.1:$TEST_NGINX_SIM_PORT_2 backup;',
+        sim => $Fails,
+        log => "usage_source: upstream\nprompt_tokens: 10000\n"
+               . "completion_tokens: 3\n",
+        response_body_unlike => '"choices":\[\]'
+    );
+
+    for my $name (keys %all) {
+        $block->set_value($name, $all{$name}) if !defined $block->$name;
+    }
+});
+
+run_tests();
+
 
 # four bytes of text are a token of the simulator's, and it knows no others
 
@@ -31,16 +48,10 @@ sub body {
            . '[{"role":"user","content":"' . ('abc ' x $tokens) . '"}]}';
 }
 
-run_tests();
-
 __DATA__
 
 === TEST 1: behind the header
---- upstream eval: $::Servers
---- location eval: $::Retry
---- sim eval: $::Fails
 --- body eval: ::body(20)
---- response_body_unlike: "choices":\[\]
 --- log
 usage_source: upstream
 prompt_tokens: 20
@@ -49,85 +60,40 @@ completion_tokens: 3
 
 
 === TEST 2: in a buffer that it fills
---- upstream eval: $::Servers
---- location eval
-"client_body_buffer_size 64k; $::Retry"
---- sim eval: $::Fails
 --- body eval: ::body(10000)
---- response_body_unlike: "choices":\[\]
---- log
-usage_source: upstream
-prompt_tokens: 10000
-completion_tokens: 3
 
 
 
 === TEST 3: at its beginning
---- upstream eval: $::Servers
---- location eval
-"client_body_buffer_size 64k; $::Retry"
---- sim eval: $::Fails
 --- body eval: ::body(10000, '"stream_options":{},')
---- response_body_unlike: "choices":\[\]
---- log
-usage_source: upstream
-prompt_tokens: 10000
-completion_tokens: 3
 
 
 
 === TEST 4: in place of what a client wants
---- upstream eval: $::Servers
---- location eval
-"client_body_buffer_size 64k; $::Retry"
---- sim eval: $::Fails
 --- body eval: ::body(10000, '"stream_options":{"include_usage":false},')
---- response_body_unlike: "choices":\[\]
---- log
-usage_source: upstream
-prompt_tokens: 10000
-completion_tokens: 3
 
 
 
 === TEST 5: in a file
---- upstream eval: $::Servers
 --- location eval
 "client_body_buffer_size 1k; $::Retry"
---- sim eval: $::Fails
 --- body eval: ::body(10000)
---- response_body_unlike: "choices":\[\]
---- log
-usage_source: upstream
-prompt_tokens: 10000
-completion_tokens: 3
 --- error_log
 a client request body is buffered to a temporary file
 
 
 
 === TEST 6: in several buffers, of chunks
---- upstream eval: $::Servers
---- location eval
-"client_body_buffer_size 64k; $::Retry"
 --- raw_request eval
 "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 . "Connection: close\r\nX-LLM-Sim: $::Fails\r\n"
 . "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 . CORE::join '', map { sprintf "%x\r\n%s\r\n", length, $_ }
                  ::body(10000) =~ /(.{1,997})/gs, ''
---- response_body_unlike: "choices":\[\]
---- log
-usage_source: upstream
-prompt_tokens: 10000
-completion_tokens: 3
 
 
 
 === TEST 7: in a buffer that it fills bit by bit
---- upstream eval: $::Servers
---- location eval
-"client_body_buffer_size 64k; $::Retry"
 --- raw_request eval
 my $body = ::body(10000);
 ["POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
@@ -135,11 +101,6 @@ my $body = ::body(10000);
  . CORE::length($body) . "\r\nContent-Type: application/json\r\n\r\n"
  . CORE::substr($body, 0, 99), CORE::substr($body, 99) =~ /(.{1,9000})/gs]
 --- raw_request_middle_delay: 0.05
---- response_body_unlike: "choices":\[\]
---- log
-usage_source: upstream
-prompt_tokens: 10000
-completion_tokens: 3
 
 
 
@@ -155,8 +116,3 @@ location = /copy {
 }
 --- sim: tokens=3
 --- body eval: ::body(10000)
---- response_body_unlike: "choices":\[\]
---- log
-usage_source: upstream
-prompt_tokens: 10000
-completion_tokens: 3

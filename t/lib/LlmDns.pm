@@ -16,7 +16,7 @@ use warnings;
 use File::Path qw( make_path );
 use IO::Select;
 use IO::Socket::INET;
-use POSIX ();
+use parent 'LlmServer';
 use Socket qw( inet_aton );
 
 use constant { TYPE_A => 1, CLASS_IN => 1, NXDOMAIN => 3, TTL => 1 };
@@ -34,56 +34,14 @@ sub start {
         or die "no port for a name server: $!\n";
     $self->{port} = $self->{sock}->sockport;
 
-    my $parent = $$;
-    my $pid = fork // die "fork: $!\n";
-
-    if ($pid == 0) {
-        $SIG{$_} = 'DEFAULT' for qw( INT TERM HUP );
-        eval { $self->serve($parent) };
-        print STDERR "name server: $@" if $@;
-        POSIX::_exit(0);
-    }
-
-    close $self->{sock};
-    $self->{pid} = $pid;
-    $self->{owner} = $$;
-
-    return $self;
+    return $self->begin($self->{sock});
 }
 
-
-sub address { return "127.0.0.1:$_[0]{port}" }
-
-
-# in one step: the file is never half written
 
 sub knows {
     my ($self, @addresses) = @_;
-    my $file = "$self->{dir}/addresses";
 
-    open my $out, '>', "$file.new" or die "$file: $!\n";
-    print $out "@addresses";
-    close $out;
-    rename "$file.new", $file;
-}
-
-
-sub stop {
-    my ($self) = @_;
-
-    return if !$self->{pid} || $self->{owner} != $$;
-
-    kill 'KILL', $self->{pid};
-    waitpid $self->{pid}, 0;
-    $self->{pid} = 0;
-}
-
-
-sub DESTROY {
-    my ($self) = @_;
-    local ($?, $@, $!);
-
-    $self->stop if $self->{owner};
+    $self->put(addresses => "@addresses");
 }
 
 
@@ -119,8 +77,7 @@ sub answer {
     $question = substr $query, 12, $end + 5 - 12;
     ($type) = unpack 'n', substr $query, $end + 1, 2;
 
-    open my $in, '<', "$self->{dir}/addresses" or return;
-    @addresses = split ' ', <$in> // '';
+    @addresses = split ' ', $self->get('addresses');
 
     # of another type such a name has nothing, but it exists
 

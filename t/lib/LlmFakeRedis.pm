@@ -39,7 +39,7 @@ use IO::Select;
 use IO::Socket::INET;
 use IO::Socket::UNIX;
 use LlmPort qw( free_port );
-use POSIX ();
+use parent 'LlmServer';
 use Socket qw( IPPROTO_TCP TCP_NODELAY );
 use Time::HiRes qw( sleep time );
 
@@ -54,7 +54,7 @@ sub start {
     my $self = bless { %options, port => free_port(1) }, $class;
 
     make_path($self->{dir});
-    put("$self->{dir}/count", 0);
+    $self->put(count => 0);
     $self->does('real');
 
     # the path of a socket has 107 bytes at most
@@ -75,26 +75,9 @@ sub start {
 
     chmod 0777, $self->{path} if $self->{path};
 
-    my $parent = $$;
-    my $pid = fork // die "fork: $!\n";
-
-    if ($pid == 0) {
-        $SIG{$_} = 'DEFAULT' for qw( INT TERM HUP );
-        $SIG{PIPE} = 'IGNORE';
-        eval { $self->serve($parent) };
-        print STDERR "fake redis: $@" if $@;
-        POSIX::_exit(0);
-    }
-
-    close $self->{listen};
-    $self->{pid} = $pid;
-    $self->{owner} = $$;
-
-    return $self;
+    return $self->begin($self->{listen});
 }
 
-
-sub address { return "127.0.0.1:$_[0]{port}" }
 
 sub url {
     my ($self) = @_;
@@ -107,54 +90,18 @@ sub does {
     my ($self, $what, %options) = @_;
 
     $self->{turn}++;
-    put("$self->{dir}/does", join "\n", $self->{turn}, $options{all} // 0,
-                                        $what);
+    $self->put(does => join "\n", $self->{turn}, $options{all} // 0, $what);
 }
 
 
-# in one step: the file is never half written
-
-sub put {
-    my ($file, $text) = @_;
-
-    open my $out, '>', "$file.new" or die "$file: $!\n";
-    print $out $text;
-    close $out;
-    rename "$file.new", $file;
-}
-
-
-sub get {
-    my ($file) = @_;
-
-    open my $in, '<', $file or return '';
-    local $/;
-
-    return <$in> // '';
-}
-
-
-sub count { return get("$_[0]{dir}/count") || 0 }
+sub count { return $_[0]->get('count') || 0 }
 
 
 sub stop {
     my ($self) = @_;
 
-    return if !$self->{pid} || $self->{owner} != $$;
-
-    kill 'KILL', $self->{pid};
-    waitpid $self->{pid}, 0;
-    $self->{pid} = 0;
-
-    unlink $self->{path} if $self->{path};
-}
-
-
-sub DESTROY {
-    my ($self) = @_;
-    local ($?, $@, $!);
-
-    $self->stop if $self->{owner};
+    $self->SUPER::stop;
+    unlink $self->{path} if $self->{path} && $self->{owner} == $$;
 }
 
 
@@ -291,7 +238,7 @@ sub task {
     my ($self) = @_;
     my %task;
 
-    @task{qw( turn all what )} = split /\n/, get("$self->{dir}/does"), 3;
+    @task{qw( turn all what )} = split /\n/, $self->get('does'), 3;
 
     return \%task;
 }
@@ -300,7 +247,7 @@ sub task {
 sub spoil {
     my ($self) = @_;
 
-    put("$self->{dir}/count", ++$self->{spoiled});
+    $self->put(count => ++$self->{spoiled});
 }
 
 
