@@ -33,6 +33,7 @@ with_local_zones();
 rejected_by_local_zone();
 many_keys();
 overruns();
+paced();
 dry_run();
 nothing_secret();
 reloaded();
@@ -305,6 +306,35 @@ sub overruns {
     ok(LlmNode::used($Redis) <= 200 + 5, 'over by one event at most')
         or diag(scalar LlmNode::used($Redis));
     done('overruns');
+}
+
+
+# an answer of Redis about more tokens ends the pause for it, and no other
+
+sub paced {
+    my ($one) = nodes(1, limit => 'overrun=cut reserve=1',
+                      location => 'llm_pace 3/s;');
+    my $client = $one->open(8, sim => 'tokens=8; itl=0');
+    my ($least, @times) = (9);
+
+    while ($client->pump) {
+        my $tokens = () = $client->body =~ /"content":"[^"]/g;
+
+        push @times, (time) x ($tokens - @times);
+    }
+
+    ok($client->complete, 'paced: complete');
+
+    # what is complete does not wait; a busy machine reads two at once
+
+    for my $i (1 .. 5) {
+        $least = $times[$i] - $times[$i - 1] if $times[$i] - $times[$i - 1]
+                                                < $least;
+    }
+
+    cmp_ok($least, '>', 0.1, 'no token is early');
+
+    done('paced');
 }
 
 

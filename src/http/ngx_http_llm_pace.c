@@ -75,14 +75,29 @@ ngx_http_llm_pause(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 void
 ngx_http_llm_pause_end(ngx_http_llm_ctx_t *ctx, ngx_msec_t left_ms)
 {
-    ngx_event_t  *ev;
+    ngx_event_t           *ev;
+    ngx_msec_int_t         due_ms;
+    ngx_http_llm_relay_t  *relay;
 
-    ev = ctx->relay ? ctx->relay->pause : NULL;
+    relay = ctx->relay;
+    ev = relay ? relay->pause : NULL;
 
-    if (ev && ev->timer_set) {
-        ngx_del_timer(ev);
-        ngx_add_timer(ev, ngx_min(left_ms, NGX_HTTP_LLM_PAUSE_MAX_MS));
+    if (ev == NULL || !ev->timer_set) {
+        return;
     }
+
+    left_ms = ngx_min(left_ms, NGX_HTTP_LLM_PAUSE_MAX_MS);
+
+    if (relay->pace) {
+        due_ms = relay->pace->due_ns / 1000000 - ngx_current_msec;
+
+        if (due_ms > (ngx_msec_int_t) left_ms) {
+            left_ms = ngx_min(due_ms, NGX_HTTP_LLM_PAUSE_MAX_MS);
+        }
+    }
+
+    ngx_del_timer(ev);
+    ngx_add_timer(ev, left_ms);
 }
 
 

@@ -51,7 +51,10 @@ ngx_int_t ngx_http_llm_pause(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
 void ngx_http_llm_pause_stop(ngx_http_llm_ctx_t *ctx);
 
-/* a pause that lasts now ends in so long; where there is none, nothing */
+/*
+ * A pause that lasts now ends in so long, or when llm_pace lets it; where
+ * there is none, nothing.
+ */
 
 void ngx_http_llm_pause_end(ngx_http_llm_ctx_t *ctx, ngx_msec_t left_ms);
 
