@@ -14,8 +14,11 @@
 /* shorter texts say little about a model's tokenizer */
 #define NGX_LLM_RATIO_TOKENS   8
 
-/* answers that the mean reaches back to */
+/* answers that the sums reach back to */
 #define NGX_LLM_RATIO_SAMPLES  16
+
+/* fixed point of the sums */
+#define NGX_LLM_RATIO_SUM      256
 
 
 /*
@@ -137,7 +140,7 @@ void
 ngx_llm_ratio_learn(ngx_llm_ratio_t *ratio, int64_t raw_tokens,
     int64_t reported_tokens)
 {
-    int64_t  mean, n, sample;
+    int64_t  most_8, raw_8, sample_16;
 
     if (raw_tokens < NGX_LLM_RATIO_TOKENS
         || reported_tokens < NGX_LLM_RATIO_TOKENS
@@ -147,23 +150,32 @@ ngx_llm_ratio_learn(ngx_llm_ratio_t *ratio, int64_t raw_tokens,
         return;
     }
 
-    sample = reported_tokens * NGX_LLM_RATIO_ONE / raw_tokens;
+    sample_16 = reported_tokens * NGX_LLM_RATIO_ONE / raw_tokens;
 
-    if (sample < NGX_LLM_RATIO_ONE / 4) {
-        sample = NGX_LLM_RATIO_ONE / 4;
+    if (sample_16 < NGX_LLM_RATIO_ONE / 4) {
+        sample_16 = NGX_LLM_RATIO_ONE / 4;
     }
 
-    if (sample > NGX_LLM_RATIO_ONE * 4) {
-        sample = NGX_LLM_RATIO_ONE * 4;
+    if (sample_16 > NGX_LLM_RATIO_ONE * 4) {
+        sample_16 = NGX_LLM_RATIO_ONE * 4;
     }
+
+    raw_8 = raw_tokens * NGX_LLM_RATIO_SUM;
+
+    if (ratio->samples >= NGX_LLM_RATIO_SAMPLES) {
+        ratio->raw_8 -= ratio->raw_8 / NGX_LLM_RATIO_SAMPLES;
+        ratio->reported_8 -= ratio->reported_8 / NGX_LLM_RATIO_SAMPLES;
+
+        most_8 = ratio->raw_8 / 4;
+        raw_8 = (raw_8 < most_8) ? raw_8 : most_8;
+    }
+
+    ratio->raw_8 += raw_8;
+    ratio->reported_8 += raw_8 * sample_16 / NGX_LLM_RATIO_ONE;
 
     if (ratio->samples < UINT32_MAX) {
         ratio->samples++;
     }
 
-    n = (ratio->samples < NGX_LLM_RATIO_SAMPLES) ? ratio->samples
-                                                 : NGX_LLM_RATIO_SAMPLES;
-    mean = (ratio->ratio_16 != 0) ? ratio->ratio_16 : sample;
-
-    ratio->ratio_16 = mean + (sample - mean) / n;
+    ratio->ratio_16 = ratio->reported_8 * NGX_LLM_RATIO_ONE / ratio->raw_8;
 }

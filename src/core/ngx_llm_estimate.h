@@ -43,8 +43,12 @@ typedef struct {
     /* upstream's tokens over ours, scaled by 65536; 0 is nothing learned */
     uint32_t              ratio_16;
 
-    /* answers learned from, saturating; the first ones weigh more */
+    /* answers learned from, saturating */
     uint32_t              samples;
+
+    /* of the last ones: our tokens and upstream's, scaled by 256 */
+    int64_t               raw_8;
+    int64_t               reported_8;
 } ngx_llm_ratio_t;
 
 
@@ -73,8 +77,12 @@ int64_t ngx_llm_estimate_margin(const ngx_llm_ratio_t *ratio,
 /*
  * Learns from one answer: upstream counted reported_tokens where we had
  * raw_tokens (text only; requests with parts are not learned from).  Ignored
- * when either is below 8.  One sample is bounded to [1/4, 4] of ours; the
- * weight of a sample is 1/n for the first 16, then 1/16, so old answers decay.
+ * when either is below 8.  The ratio is that of the sums of both, so that it
+ * is all estimates together that come out right, which is what a budget sees;
+ * a mean of the ratios would be that of short texts, with their overhead.
+ * What is known loses a sixteenth with each answer behind the 16th, of which
+ * none adds more than a quarter to it.  One sample is bounded to [1/4, 4] of
+ * ours.
  */
 
 void ngx_llm_ratio_learn(ngx_llm_ratio_t *ratio, int64_t raw_tokens,

@@ -9,7 +9,7 @@
 #include "ngx_http_llm_shm.h"
 
 
-#define NGX_HTTP_LLM_MODEL_VERSION  2
+#define NGX_HTTP_LLM_MODEL_VERSION  3
 
 /*
  * A name's hash says which row it may stand in; within a row the slot that
@@ -19,7 +19,7 @@
 #define NGX_HTTP_LLM_MODEL_ROWS     64
 #define NGX_HTTP_LLM_MODEL_SLOTS    8
 
-/* the table needs five pages in one piece, the slab some for itself */
+/* the table needs nine pages in one piece, the slab some for itself */
 #define NGX_HTTP_LLM_MODEL_PAGES    16
 
 

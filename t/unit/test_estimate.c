@@ -250,6 +250,7 @@ static void
 test_learn(void)
 {
     size_t           i;
+    int64_t          known;
     ngx_llm_ratio_t  ratio;
 
     memset(&ratio, 0, sizeof(ratio));
@@ -271,6 +272,10 @@ test_learn(void)
     tap_ok(ratio.ratio_16 == 65536 && ratio.samples == 2,
            "two answers are their mean");
 
+    ngx_llm_ratio_learn(&ratio, 800, 1600);
+    tap_int(ratio.ratio_16, 1800 * 65536 / 1000,
+            "of long texts and short ones the ratio of their sums");
+
     memset(&ratio, 0, sizeof(ratio));
     ngx_llm_ratio_learn(&ratio, 10, 1000000);
     tap_int(ratio.ratio_16, 4 * 65536, "a lie is bounded above");
@@ -279,12 +284,18 @@ test_learn(void)
     ngx_llm_ratio_learn(&ratio, 1000000, 10);
     tap_int(ratio.ratio_16, 65536 / 4, "and below");
 
-    for (i = 0; i < 100; i++) {
+    for (i = 0; i < 200; i++) {
         ngx_llm_ratio_learn(&ratio, 100, 200);
     }
 
     tap_ok(ratio.ratio_16 > 130000 && ratio.ratio_16 <= 131072,
-           "old answers decay: 1/4 is 2 after a hundred");
+           "old answers decay: a lie of a million is gone after 200");
+
+    known = ratio.ratio_16;
+
+    ngx_llm_ratio_learn(&ratio, 1000000, 1000000);
+    tap_ok(llabs(5 * (int64_t) ratio.ratio_16 - 4 * known - 65536) < 10,
+           "one answer is at most a fifth of what is known");
 
     ratio.samples = UINT32_MAX;
     ngx_llm_ratio_learn(&ratio, 100, 200);
@@ -328,6 +339,41 @@ test_margin(void)
 
     tap_int(ngx_llm_estimate_margin(&ratio, 1000), 0,
             "and behind 16 there is none");
+}
+
+
+/*
+ * A short text has as much overhead as a long one: the mean of all ratios
+ * would be too small for the long ones, of which a budget is made.
+ */
+
+static void
+test_sums(void)
+{
+    size_t           i;
+    int64_t          estimated, raw_tokens, reported, spent;
+    ngx_llm_ratio_t  ratio;
+
+    memset(&ratio, 0, sizeof(ratio));
+
+    estimated = 0;
+    spent = 0;
+
+    for (i = 0; i < 10000; i++) {
+        raw_tokens = (i % 2 ? 20 : 1000) + rnd() % 100;
+        reported = raw_tokens - 7 + raw_tokens * (rnd() % 11) / 100;
+
+        if (i >= 50) {
+            estimated += ngx_llm_estimate(&ratio, raw_tokens, 0);
+            spent += reported;
+        }
+
+        ngx_llm_ratio_learn(&ratio, raw_tokens, reported);
+    }
+
+    tap_ok(estimated * 1000 > spent * 998 && estimated * 1000 < spent * 1002,
+           "all estimates together are within 0.2%%: %.4f",
+           (double) estimated / spent);
 }
 
 
@@ -378,6 +424,7 @@ main(void)
     test_estimate();
     test_learn();
     test_margin();
+    test_sums();
     test_convergence();
 
     return tap_done();
