@@ -1,9 +1,7 @@
 # Copyright (C) the ngx_http_llm_stream_module authors
 # SPDX-License-Identifier: BSD-2-Clause
 
-# How much llm_limit reserves, and what a request costs in the end.  A day's
-# rate does not refill while a test runs, and where only completion tokens
-# count the numbers are exact: the prompt is an estimate at admission.
+# How much llm_limit reserves, and what a request costs in the end.
 
 use strict;
 use warnings;
@@ -12,24 +10,9 @@ use lib 't/lib';
 
 use LlmTest;
 use LlmBlock;
-
-our $Zone = 'llm_limit_zone $http_authorization zone=t:64k';
-
-# 1000 completion tokens
-
-our $Completion = "$Zone tokens=1k/d count=completion;\n";
-
-our $Ask = "POST /v1/chat/completions\n$LlmBlock::Body";
-
-# names a maximum of 300
-
-our $AskMost = $Ask =~ s/"stream"/"max_tokens":300,"stream"/r;
+use LlmLimit;
 
 our $Long = $Ask =~ s/hello/'hello ' x 80/er;
-
-our $Common = "Content-Type: application/json\n"
-              . "Authorization: Bearer one\n";
-our $Headers = "X-LLM-Sim: tokens=30\n$Common";
 
 no_long_string();
 run_tests();
