@@ -10,6 +10,7 @@ package LlmBench;
 #     await($port, $log);        until somebody listens there
 #     stop();                    all that was started, the last one first
 #     free_ports($n);            the first of $n in a row on 127.0.0.1
+#     median(@numbers);
 #
 # Servers and directory end with the program; KEEP=1 leaves the directory.
 
@@ -22,7 +23,7 @@ use IO::Socket::INET;
 use POSIX ();
 use Time::HiRes qw( sleep time );
 
-our @EXPORT_OK = qw( await free_ports start stop work_dir );
+our @EXPORT_OK = qw( await free_ports median start stop work_dir );
 
 use constant TIMEOUT_S => 60;
 
@@ -107,6 +108,13 @@ sub await {
             if time > $deadline;
         sleep 0.02;
     }
+}
+
+
+sub median {
+    my @sorted = sort { $a <=> $b } @_;
+
+    return $sorted[$#sorted / 2];
 }
 
 

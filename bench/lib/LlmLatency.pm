@@ -27,7 +27,9 @@ use List::Util qw( shuffle );
 use Socket qw( IPPROTO_TCP TCP_NODELAY );
 use Time::HiRes qw( sleep time );
 
-our @EXPORT_OK = qw( measure median report );
+use LlmBench qw( median );
+
+our @EXPORT_OK = qw( measure report );
 
 # how requests come, as llm-load says it; how many in a turn, and for a plain
 # socket how many a second, 0: one behind the other
@@ -162,13 +164,6 @@ sub report {
                                     : '-' }
                    'tcp ping', 'tcp eval', 'unix ping', 'unix eval';
     }
-}
-
-
-sub median {
-    my @sorted = sort { $a <=> $b } @_;
-
-    return $sorted[$#sorted / 2];
 }
 
 

@@ -1,0 +1,153 @@
+# Copyright (C) the ngx_http_llm_stream_module authors
+# SPDX-License-Identifier: BSD-2-Clause
+
+package LlmCost;
+
+# What an event costs a proxy, beside stock nginx:
+#
+#     my $cost = LlmCost->new(proxies => .., build => .., dir => ..,
+#                             rounds => 5, tokens => 2000);
+#     $cost->cpu(@kinds);           in time of a processor, 32 streams at once
+#     $cost->instructions(@kinds);  in user space, for an event that comes
+#                                   alone
+#
+# Both print a line for each kind; "stock" is one of them.
+
+use strict;
+use warnings;
+
+use List::Util qw( shuffle sum0 );
+
+use LlmBench qw( await free_ports median start stop );
+use LlmEvents qw( connected passed upstream );
+
+use constant STREAMS => 64;
+use constant AT_ONCE => 32;
+
+
+sub new {
+    my ($class, %self) = @_;
+
+    return bless { %self }, $class;
+}
+
+
+sub cpu {
+    my ($self, @kinds) = @_;
+    my $rounds = $self->{rounds};
+    my $server = free_ports(1);
+    my (%pid, %port, %us);
+
+    start("$self->{dir}/sim.log", "$self->{build}/llm-sim", '--quiet',
+          '--listen', "127.0.0.1:$server", '--itl-slope', 0,
+          '--prefill', 1_000_000, '--batch', 65536);
+    await($server, "$self->{dir}/sim.log");
+
+    for my $kind (@kinds) {
+        $port{$kind} = free_ports(1);
+        $pid{$kind} = $self->{proxies}->run($kind, $port{$kind}, $server);
+    }
+
+    # the first round warms up
+
+    for my $round (0 .. $rounds) {
+        for my $kind (shuffle @kinds) {
+            my $before = used_us($pid{$kind});
+
+            $self->load($port{$kind});
+            $us{$kind}[$round] = (used_us($pid{$kind}) - $before)
+                                 / STREAMS / $self->{tokens};
+        }
+    }
+
+    for my $kind (@kinds) {
+        my @us = @{$us{$kind}}[1 .. $rounds];
+
+        printf "cpu       %-7s  %.2f us an event, %s\n", $kind, median(@us),
+               ratios('stock', map { $us{$kind}[$_] / $us{stock}[$_] }
+                                   1 .. $rounds);
+    }
+
+    stop(1);
+}
+
+
+sub load {
+    my ($self, $port) = @_;
+    my $tokens = $self->{tokens};
+
+    open my $out, '-|', "$self->{build}/llm-load", '--quiet', '--url',
+         "http://127.0.0.1:$port/v1/chat/completions", '--concurrency',
+         AT_ONCE, '--requests', STREAMS, '--max-tokens', $tokens,
+         '--header', "X-LLM-Sim: tokens=$tokens; itl=1"
+        or die "llm-load: $!\n";
+    () = <$out>;
+    close $out or die "llm-load failed\n";
+}
+
+
+sub ratios {
+    my ($base, @ratios) = @_;
+
+    return sprintf '%.3fx of %s; by round: %s', median(@ratios), $base,
+                   join ' ', map { sprintf '%.3f', $_ } @ratios;
+}
+
+
+# what a process has had of a processor, in user space and in the kernel
+
+sub used_us {
+    my ($pid) = @_;
+
+    return sum0(map {
+        open my $in, '<', $_ or die "$_: $!\n";
+        (split ' ', <$in>)[0] / 1000;
+    } glob "/proc/$pid/task/*/schedstat");
+}
+
+
+# What a run of more events has more than one of fewer: all else is the same.
+
+sub instructions {
+    my ($self, @kinds) = @_;
+    my %events;
+
+    if (system('valgrind --version > /dev/null 2>&1') != 0) {
+        print "instructions  not counted: there is no valgrind\n";
+        return;
+    }
+
+    for my $kind (@kinds) {
+        my ($few, $many) = map { $self->counted($kind, $_) } 200, 1200;
+
+        $events{$kind} = ($many - $few) / 1000;
+        printf "instructions  %-7s  %.0f an event, %+.0f\n", $kind,
+               $events{$kind}, $events{$kind} - $events{stock};
+    }
+}
+
+
+sub counted {
+    my ($self, $kind, $events) = @_;
+    my $out = "$self->{dir}/callgrind.$kind.$events";
+    my ($listen, $server) = upstream(1);
+
+    $self->{proxies}->run($kind, $server + 1, $server, 'valgrind', '-q',
+                          '--tool=callgrind', "--callgrind-out-file=$out");
+
+    my $pair = connected($listen, $server + 1);
+
+    passed($pair) for 1 .. $events;
+    stop(1);
+
+    open my $in, '<', $out or die "no counts: see $self->{dir}/$kind.log\n";
+
+    for (<$in>) {
+        return $1 if /^summary: (\d+)/;
+    }
+
+    die "no counts in $out\n";
+}
+
+
+1;
