@@ -5,7 +5,7 @@ ngx_llm_embed=$ngx_addon_dir/src/redis/embed
 ngx_llm_header=$NGX_OBJS/llm_redis_lua.h
 ngx_llm_lua=
 
-for ngx_llm_name in bucket reserve settle raise lease
+for ngx_llm_name in bucket save reserve settle raise lease
 do
     ngx_llm_lua="$ngx_llm_lua $ngx_addon_dir/src/redis/$ngx_llm_name.lua"
 done

@@ -252,7 +252,7 @@ sub foreign_key {
     node();
 
     $Redis->call('LPUSH', LlmNode::name_of('bad'), 1);
-    $Redis->call('HSET', LlmNode::name_of('worse'), 'T', 'hello');
+    $Redis->call('HSET', LlmNode::name_of('worse'), 't', 'hello');
 
     is($Node->ask(10, key => 'bad')->status, 200, 'a list: fallback');
     is($Node->ask(10, key => 'worse')->status, 200, 'a text: fallback');
@@ -398,8 +398,8 @@ sub clock_is_set {
 sub shift_clock {
     my ($seconds) = @_;
     my $key = LlmNode::name_of();
-    my @state = unpack 'd<8', $Redis->call('HGET', $key, 'T');
+    my @state = unpack 'd<7', $Redis->call('HGET', $key, 't');
 
     $state[0] += $seconds * 1000 * 1000;
-    $Redis->call('HSET', $key, 'T', pack 'd<8', @state);
+    $Redis->call('HSET', $key, 't', pack 'd<7', @state);
 }

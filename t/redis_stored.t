@@ -74,7 +74,7 @@ sub outlives {
         my $full = reserve("c$n", 0, [ 10, 60, 1000, 15 ])->[5];
         settle("c$n", 0, [ 10, 60, 1000, 12 ]) if $n % 2;
 
-        my $left = state()->{T}[2] - $Now - $full;
+        my $left = state()->{t}[1] - $Now - $full;
         $least = $left if $left < $least;
     }
 
@@ -83,7 +83,7 @@ sub outlives {
               =~ /cmdstat_pexpire:calls=(\d+)/;
     cmp_ok($told, '<=', 20, "which costs little: $told commands of 90");
     cmp_ok(abs($Redis->call('PTTL', $Key)
-               - (state()->{T}[2] - state()->{T}[0]) / 1000), '<', 600_000,
+               - (state()->{t}[1] - state()->{t}[0]) / 1000), '<', 600_000,
            'Redis knows, too');
 }
 
@@ -103,6 +103,13 @@ sub memory {
 
     reserve(sprintf('%032x', $_), 1e12, [ 10, 1, 100, 1 ]) for 1 .. 50;
     $charge = ($Redis->call('MEMORY', 'USAGE', $Key) - $bytes) / 50;
+
+    is(join(' ', sort grep { length == 1 } keys %{state()}), 'r t',
+       'two fields of a budget');
+
+    fresh();
+    reserve('a', 0, [ 10, 1, 100, 100 ]);
+    is(join(' ', sort keys %{state()}), 'a t', 'one without requests');
 
     cmp_ok($bytes, '<=', 300, "a budget takes $bytes bytes: some 230");
     cmp_ok($charge, '<=', 100, "a charge $charge: some 80");
@@ -150,15 +157,17 @@ sub foreign {
     $Redis->call('SET', $Key, 'hello');
     like(failed('a', [ 1, 1, 10, 1 ]), qr/WRONGTYPE/, 'a text');
 
-    my $whole = pack 'd<8', $Now, 0, 0, 64, 1, 0, 1, 1;
+    my $whole = pack 'd<7', $Now, 0, 64, 1, 0, 1, 1;
 
-    for my $case ([ T => '' ], [ T => 'hello' ], [ R => 'hello' ],
+    for my $case ([ t => '' ], [ t => 'hello' ], [ r => 'hello' ],
                   [ a => '' ], [ a => 'hello' ], [ a => 'x' x 41 ],
-                  [ T => $whole ], [ R => pack 'd<4', 1, 0, 1, 1 ],
-                  [ T => "$whole ", R => pack 'd<4', 1, 0, 1, 1 ],
-                  [ T => $whole, R => pack 'd<3', 1, 0, 1 ],
-                  [ T => 'x' x 64, R => pack 'd<4', 1, 0, 1, 1 ],
-                  map { [ T => $whole, R => pack 'd<4', @$_ ] }
+                  [ r => pack 'd<4', 1, 0, 1, 1 ],
+                  [ t => "$whole " ],
+                  [ t => "$whole ", r => pack 'd<4', 1, 0, 1, 1 ],
+                  [ t => $whole, r => pack 'd<3', 1, 0, 1 ],
+                  [ t => 'x' x 56, r => pack 'd<4', 1, 0, 1, 1 ],
+                  map { [ t => pack 'd<7', $Now, 0, 64, @$_ ],
+                        [ t => $whole, r => pack 'd<4', @$_ ] }
                       [ -1, 0, 1, 1 ], [ 5e15, 0, 1, 1 ], [ 1, -1, 1, 1 ],
                       [ 1, 1e6, 1, 1 ], [ 1, 0, -1, 1 ], [ 1, 0, 5e15, 1 ],
                       [ 1, 0, 1, 0 ], [ 'nan', 0, 1, 1 ], [ 1, 'nan', 1, 1 ],

@@ -6,42 +6,51 @@
 --       of its own: tokens and requests that were used: taken in any case
 -- Gives { 1, tokens, requests, levels, full in }
 
-local state, tokens, want, requests, count, spent, sent = load()
-local record = state.record
+local spent, sent = first, second
 
+status, first, second = 1, 0, 0
 
--- one that has ended gets nothing; one that is asked again the same answer
+if ended then
+  -- it gets nothing
 
-if state.ended or record then
-  save(state)
+elseif took then
 
-  return answer(1, record and record.tokens - spent or 0,
-                record and record.requests - sent or 0, tokens, requests)
-end
+  -- asked again: the same answer
 
-take(tokens, spent)
-take(requests, sent)
+  first, second = took - spent, took_r - sent
 
-local first = min(want, max(level(tokens), 0))
-local second = min(count, max(level(requests), 0))
-
--- one without the other is of no use
-
-if (first == 0 and want > 0 and tokens.rate > 0)
-   or (second == 0 and count > 0 and requests.rate > 0)
-then
-  first, second = min(first, 0), min(second, 0)
-end
-
-take(tokens, first)
-take(requests, second)
-
--- what is given back has ended: said again, it moves nothing
-
-if want >= 0 and count >= 0 then
-  save(state, pack('<dddd', first + spent, second + sent, 0, 0), 0)
 else
-  save(state, '', 0)
-end
+  if rate > 0 then
+    used, credit = take(used, credit, spent)
+    first = math.min(cost, math.max(burst - used, 0))
+  end
 
-return answer(1, max(first, 0), max(second, 0), tokens, requests)
+  if rate_r > 0 then
+    used_r, credit_r = take(used_r, credit_r, sent)
+    second = math.min(cost_r, math.max(burst_r - used_r, 0))
+  end
+
+  -- one without the other is of no use
+
+  if first == 0 and cost > 0 or second == 0 and cost_r > 0 then
+    first, second = math.min(first, 0), math.min(second, 0)
+  end
+
+  if rate > 0 then
+    used, credit = take(used, credit, first)
+  end
+
+  if rate_r > 0 then
+    used_r, credit_r = take(used_r, credit_r, second)
+  end
+
+  -- what is given back has ended: said again, it moves nothing
+
+  if cost >= 0 and cost_r >= 0 then
+    text = pack('<ddddd', first + spent, second + sent, 0, 0, ends)
+  else
+    text = pack('<d', ends)
+  end
+
+  first, second = math.max(first, 0), math.max(second, 0)
+end

@@ -66,7 +66,8 @@ ngx_http_llm_redis_script(ngx_conf_t *cf, ngx_http_llm_redis_script_t *script,
     ngx_sha1_t   sha1;
 
     len = sizeof("local policy = (function() \nend)()\n") - 1 + policy->len
-          + sizeof(ngx_http_llm_redis_lua_bucket) - 1 + ngx_strlen(text);
+          + sizeof(ngx_http_llm_redis_lua_bucket) - 1 + ngx_strlen(text)
+          + sizeof(ngx_http_llm_redis_lua_save) - 1;
 
     script->text.data = ngx_pnalloc(cf->pool, len);
     if (script->text.data == NULL) {
@@ -81,7 +82,8 @@ ngx_http_llm_redis_script(ngx_conf_t *cf, ngx_http_llm_redis_script_t *script,
         p = ngx_sprintf(script->text.data, "local policy\n");
     }
 
-    p = ngx_sprintf(p, "%s%s", ngx_http_llm_redis_lua_bucket, text);
+    p = ngx_sprintf(p, "%s%s%s", ngx_http_llm_redis_lua_bucket, text,
+                    ngx_http_llm_redis_lua_save);
 
     script->text.len = p - script->text.data;
 

@@ -7,21 +7,23 @@
 -- Gives { 1, ahead, us until all is there that anybody took }, or
 --       { 0, most, 0 }: there is no such charge
 
-local state, tokens, need, _, _, least, most = load()
-local record = state.record
+local least, most = first, second
 
-if not record then
+if not took then
   return { 0, most, 0 }
 end
 
-local left = level(tokens) - need
-local ahead = left > 0 and max(math.floor(left / 8), 1) or 0
+local left = (rate > 0 and burst - used or 0) - cost
+local ahead = left > 0 and math.max(math.floor(left / 8), 1) or 0
 
-ahead = max(min(ahead, most), least)
+ahead = math.max(math.min(ahead, most), least)
 
-take(tokens, need + ahead)
+if rate > 0 then
+  used, credit = take(used, credit, cost + ahead)
+end
 
-save(state, pack('<dddd', record.tokens + need + ahead, record.requests,
-                 record.start, record.start_r), KEEP_MS)
+ends = ends + KEEP_US
+text = pack('<ddddd', took + cost + ahead, took_r, start, start_r, ends)
 
-return { 1, ahead, refilled_in(tokens, tokens.used - tokens.burst) }
+answer = { 1, ahead, rate > 0 and refilled_in(used - burst, credit, at, per)
+                     or 0 }

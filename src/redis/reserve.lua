@@ -8,53 +8,37 @@
 --       1 taken, 0 would have to wait too long, 2 has ended, 3 denied: reason
 --       A delay: microseconds; 0: now; -1: never
 
-local state, tokens, need, requests, count, wait = load()
-local record = state.record
+local wait = first
 
+first, second = 0, 0
 
--- Nothing is taken: the state is written all the same, as the next visit's
--- since_us is the time to this one.
-
-if state.ended then
-  save(state)
-  return answer(2, 0, 0, tokens, requests)
+if rate > 0 then
+  first = cost > burst and -1
+          or refilled_in(cost - burst + used, credit, at, per)
 end
 
--- asked again: what is left of the same answer
-
-if record then
-  save(state)
-  return answer(1, max(record.start - state.now, 0),
-                max(record.start_r - state.now, 0), tokens, requests)
-end
-
-local first, second = -1, -1
-
-if need <= tokens.burst then
-  first = refilled_in(tokens, need - level(tokens))
-end
-
-if count <= requests.burst then
-  second = refilled_in(requests, count - level(requests))
+if rate_r > 0 then
+  second = cost_r > burst_r and -1
+           or refilled_in(cost_r - burst_r + used_r, credit_r, at_r, per_r)
 end
 
 
 -- The operator's policy may narrow what the budget allows, never widen it.
 
-if policy then
+if policy and not ended and not took then
 
-  local function numbers(bucket, cost, delay_us)
-    return { rate = bucket.rate, period = bucket.period, burst = bucket.burst,
-             level = level(bucket), cost = cost,
+  local function numbers(rate, period, burst, used, cost, delay_us)
+    return { rate = rate, period = rate > 0 and period or 1, burst = burst,
+             level = rate > 0 and burst - used or 0, cost = cost,
              delay = delay_us < 0 and math.huge or delay_us / 1e6 }
   end
 
   local ok, verdict, detail = pcall(policy, {
     key = ARGV[3], model = ARGV[4], zone = ARGV[6],
-    estimated = tonumber(ARGV[5]), reserved = need,
-    now = state.now / 1e6, wait = wait / 1e6, store = KEYS[2],
-    tokens = numbers(tokens, need, first),
-    requests = numbers(requests, count, second),
+    estimated = tonumber(ARGV[5]), reserved = cost,
+    now = now / 1e6, wait = wait / 1e6, store = KEYS[2],
+    tokens = numbers(rate, period, burst, used, cost, first),
+    requests = numbers(rate_r, period_r, burst_r, used_r, cost_r, second),
   })
 
   if not ok then
@@ -64,23 +48,19 @@ if policy then
 
   -- its own key lives for a week unless it says how long
 
-  if redis.call('PTTL', KEYS[2]) == -1 then
-    redis.call('PEXPIRE', KEYS[2], '604800000')
+  if call('PTTL', KEYS[2]) == -1 then
+    call('PEXPIRE', KEYS[2], '604800000')
   end
 
   if verdict == 'wait' and type(detail) == 'number' and detail >= 0
      and detail < 1e9
   then
     if first >= 0 then
-      first = max(first, math.ceil(detail * 1e6))
+      first = math.max(first, math.ceil(detail * 1e6))
     end
 
   elseif verdict == 'deny' and type(detail) == 'string' then
-    save(state)
-
-    local denied = answer(3, first, second, tokens, requests)
-    denied[8] = string.sub(detail, 1, 200)
-    return denied
+    status, reason = 3, string.sub(detail, 1, 200)
 
   elseif verdict ~= true then
     error('LLMPOLICY neither true, nor "wait" and seconds, nor "deny" and '
@@ -89,15 +69,33 @@ if policy then
 end
 
 
-if first < 0 or first > wait or second < 0 or second > wait then
-  save(state)
-  return answer(0, first, second, tokens, requests)
+if ended then
+  status, first, second = 2, 0, 0
+
+elseif took then
+
+  -- asked again: what is left of the same answer
+
+  status = 1
+  first, second = math.max(start - now, 0), math.max(start_r - now, 0)
+
+elseif status == 3 then
+  -- denied
+
+elseif first < 0 or first > wait or second < 0 or second > wait then
+  status = 0
+
+else
+  status = 1
+
+  if rate > 0 then
+    used, credit = take(used, credit, cost)
+  end
+
+  if rate_r > 0 then
+    used_r, credit_r = take(used_r, credit_r, cost_r)
+  end
+
+  ends = ends + KEEP_US
+  text = pack('<ddddd', cost, cost_r, now + first, now + second, ends)
 end
-
-take(tokens, need)
-take(requests, count)
-
-save(state, pack('<dddd', need, count, state.now + first, state.now + second),
-     KEEP_MS)
-
-return answer(1, first, second, tokens, requests)

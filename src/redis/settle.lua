@@ -6,26 +6,31 @@
 --       of its own: 1: the reserve may still come, and takes nothing then
 -- Gives { 1 or 0, level of tokens, level of requests }; 0: there was none
 
-local state, tokens, used, requests, count, late = load()
-local record = state.record
-local gone = late == 1 and not state.ended and '' or nil
+local late = first == 1 and not ended
 
-if not record then
-  if gone then
-    save(state, gone, 0)
+if late then
+  text = pack('<d', ends)
+end
+
+if took then
+  if rate > 0 then
+    used, credit = take(used, credit, cost - took)
   end
 
+  if rate_r > 0 then
+    used_r, credit_r = take(used_r, credit_r, cost_r - took_r)
+  end
+
+  if not late then
+    call('HDEL', key, id)
+    room = room + 1
+  end
+
+  answer = { 1, rate > 0 and burst - used or 0,
+             rate_r > 0 and burst_r - used_r or 0 }
+
+elseif late then
+  answer = { 0, 0, 0 }
+else
   return { 0, 0, 0 }
 end
-
-take(tokens, used - record.tokens)
-take(requests, count - record.requests)
-
-if not gone then
-  redis.call('HDEL', KEYS[1], ARGV[1])
-  state.room = state.room + 1
-end
-
-save(state, gone, 0)
-
-return { 1, level(tokens), level(requests) }

@@ -214,11 +214,12 @@ sub name_of {
 sub used {
     my ($redis, $key) = @_;
     my ($tokens, $requests) = @{$redis->call('HMGET', name_of($key),
-                                             'T', 'R')};
+                                             't', 'r')};
 
     return if !defined $tokens;
 
-    my @used = ((unpack 'd<8', $tokens)[4], (unpack 'd<4', $requests)[0]);
+    my @used = ((unpack 'd<7', $tokens)[3],
+                defined $requests ? (unpack 'd<4', $requests)[0] : 0);
 
     return wantarray ? @used : $used[0];
 }

@@ -351,7 +351,7 @@ sub script {
 
     $text .= $options{prefix} // '';
 
-    for my $file ('bucket', $name) {
+    for my $file ('bucket', $name, 'save') {
         open my $in, '<', "$Root/src/redis/$file.lua"
             or die "src/redis/$file.lua: $!\n";
         local $/;
