@@ -376,6 +376,7 @@ bench-once: build tools
 	@$(tests_env) REQUESTS=80 FLEETS=4h LOADS=0.5 \
 	    BALANCERS='least_conn,tokens+affinity' bench/balance table
 	@bench/pick/run --limit 500
+	@$(tests_env) ROUNDS=1 TURNS=1 TOKENS=50 bench/streams cpu
 
 ##   bench-redis  budgets that two nginx share in Redis, in six minutes
 .PHONY: bench-redis
@@ -388,6 +389,13 @@ bench-redis: build tools
 .PHONY: bench-streams
 bench-streams: build tools
 	@$(tests_env) bench/streams
+
+##   bench-peers  CPU time and instructions of an event, beside stock nginx,
+##             HAProxy, and nginx with Lua and cjson (Debian's packages)
+.PHONY: bench-peers
+bench-peers: build tools
+	@tools/install-deps perl peers
+	@$(tests_env) bench/streams cpu instructions
 
 ##   minutes   the three clocks, the heartbeat and a client that reads nothing
 ##             at the scale of minutes

@@ -6,7 +6,8 @@ package LlmCost;
 # What an event costs a proxy, beside stock nginx:
 #
 #     my $cost = LlmCost->new(proxies => .., build => .., dir => ..,
-#                             rounds => 5, tokens => 2000);
+#                             rounds => 5, turns => 9,
+#                             events => 200);
 #     $cost->cpu(@kinds);           in time of a processor, 32 streams at once
 #     $cost->instructions(@kinds);  in user space, for an event that comes
 #                                   alone
@@ -21,8 +22,7 @@ use List::Util qw( shuffle sum0 );
 use LlmBench qw( await free_ports median start stop );
 use LlmEvents qw( connected passed upstream );
 
-use constant STREAMS => 64;
-use constant AT_ONCE => 32;
+use constant STREAMS => 32;
 
 
 sub new {
@@ -34,9 +34,8 @@ sub new {
 
 sub cpu {
     my ($self, @kinds) = @_;
-    my $rounds = $self->{rounds};
     my $server = free_ports(1);
-    my (%pid, %port, %us);
+    my (%proxies, %us);
 
     start("$self->{dir}/sim.log", "$self->{build}/llm-sim", '--quiet',
           '--listen', "127.0.0.1:$server", '--itl-slope', 0,
@@ -44,53 +43,63 @@ sub cpu {
     await($server, "$self->{dir}/sim.log");
 
     for my $kind (@kinds) {
-        $port{$kind} = free_ports(1);
-        $pid{$kind} = $self->{proxies}->run($kind, $port{$kind}, $server);
+        my $port = free_ports(1);
+
+        $proxies{$kind} = { port => $port,
+                            pid => $self->{proxies}->run($kind, $port,
+                                                         $server) };
+        $self->event_us($proxies{$kind});
     }
 
-    # the first round warms up
+    # turns are short, and what else the machine does hits all alike
 
-    for my $round (0 .. $rounds) {
-        for my $kind (shuffle @kinds) {
-            my $before = used_us($pid{$kind});
+    for (1 .. $self->{rounds}) {
+        my %turns;
 
-            $self->load($port{$kind});
-            $us{$kind}[$round] = (used_us($pid{$kind}) - $before)
-                                 / STREAMS / $self->{tokens};
+        for (1 .. $self->{turns}) {
+            push @{$turns{$_}}, $self->event_us($proxies{$_})
+                for shuffle @kinds;
         }
-    }
 
-    for my $kind (@kinds) {
-        my @us = @{$us{$kind}}[1 .. $rounds];
-
-        printf "cpu       %-7s  %.2f us an event, %s\n", $kind, median(@us),
-               ratios('stock', map { $us{$kind}[$_] / $us{stock}[$_] }
-                                   1 .. $rounds);
+        push @{$us{$_}}, median(@{$turns{$_}}) for @kinds;
     }
 
     stop(1);
-}
+    $self->{proxies}->troubles($_) for @kinds;
 
+    printf "cpu       %-7s  %.2f us an event, %s\n", $_, median(@{$us{$_}}),
+           ratios($us{$_}, $us{stock}, 'stock') for @kinds;
 
-sub load {
-    my ($self, $port) = @_;
-    my $tokens = $self->{tokens};
-
-    open my $out, '-|', "$self->{build}/llm-load", '--quiet', '--url',
-         "http://127.0.0.1:$port/v1/chat/completions", '--concurrency',
-         AT_ONCE, '--requests', STREAMS, '--max-tokens', $tokens,
-         '--header', "X-LLM-Sim: tokens=$tokens; itl=1"
-        or die "llm-load: $!\n";
-    () = <$out>;
-    close $out or die "llm-load failed\n";
+    for my $peer (grep { $us{$_} } qw( haproxy lua )) {
+        printf "cpu       %-7s  %s\n", $_, ratios($us{$_}, $us{$peer}, $peer)
+            for grep { $us{$_} } qw( module limited );
+    }
 }
 
 
 sub ratios {
-    my ($base, @ratios) = @_;
+    my ($us, $base, $name) = @_;
+    my @ratios = map { $us->[$_] / $base->[$_] } 0 .. $#$us;
 
-    return sprintf '%.3fx of %s; by round: %s', median(@ratios), $base,
+    return sprintf '%.3fx of %s; by round: %s', median(@ratios), $name,
                    join ' ', map { sprintf '%.3f', $_ } @ratios;
+}
+
+
+sub event_us {
+    my ($self, $proxy) = @_;
+    my $events = $self->{events};
+    my $before = used_us($proxy->{pid});
+
+    open my $out, '-|', "$self->{build}/llm-load", '--quiet', '--url',
+         "http://127.0.0.1:$proxy->{port}/v1/chat/completions",
+         '--include-usage', '--concurrency', STREAMS, '--max-tokens', $events,
+         '--header', "X-LLM-Sim: tokens=$events; itl=2"
+        or die "llm-load: $!\n";
+    () = <$out>;
+    close $out or die "llm-load failed\n";
+
+    return (used_us($proxy->{pid}) - $before) / STREAMS / $events;
 }
 
 

@@ -4,46 +4,131 @@
 package LlmProxies;
 
 # What stands between clients and an inference server: nginx without and with
-# the module.  One thread of one process works, pinned to no processor.
+# the module, and what people have instead, from build/peers, where
+# tools/install-deps peers unpacks it.  One thread of one process works.
 #
-#     my $proxies = LlmProxies->new(nginx => .., module => .., dir => ..);
+#     my $proxies = LlmProxies->new(build => .., nginx => .., module => ..,
+#                                   dir => ..);
+#     $proxies->misses($kind);   why it cannot run here, or ''
+#     LlmProxies::does($kind);   and what it is
 #     my $pid = $proxies->run($kind, $port, $server);    its working process,
 #     $proxies->run($kind, $port, $server, 'valgrind');  or that of a command
 #                                                        in front of it
+#     $proxies->troubles($kind);  dies of what is in its log
 
 use strict;
 use warnings;
 
+use FindBin qw( $Bin );
 use Time::HiRes qw( sleep );
 
 use LlmBench qw( await start );
 
-# "loaded" has the module, and no directive of it
-
-my %Locations = (stock => 'proxy_buffering off;',
-                 loaded => 'proxy_buffering off;', module => 'llm_stream on;',
-                 limited => 'llm_stream on; llm_limit zone=tokens;');
+my %Kinds = (
+    stock => { does => 'nginx: passes bytes, counts nothing',
+               location => 'proxy_buffering off;' },
+    loaded => { does => 'nginx with the module loaded, no directive of it',
+                module => 1, location => 'proxy_buffering off;' },
+    module => { does => 'llm_stream: counts content, usage, times, knows ends',
+                module => 1, location => 'llm_stream on;' },
+    limited => { does => 'llm_stream, llm_limit, llm_least_inflight: and '
+                         . 'budgets, and load',
+                 module => 1, balancer => 'llm_least_inflight;',
+                 http => 'llm_limit_zone $http_host zone=tokens:16m '
+                         . 'tokens=100M/s;',
+                 location => 'llm_stream on; llm_limit zone=tokens;' },
+    haproxy => { does => 'HAProxy, option http-no-delay: passes bytes, counts '
+                         . 'nothing' },
+    lua => { does => 'nginx, body_filter_by_lua, cjson: counts content, usage; '
+                     . 'no times, no limit',
+             location => 'proxy_buffering off; '
+                         . "body_filter_by_lua_file $Bin/lib/count.lua;" },
+);
 
 
 sub new {
     my ($class, %self) = @_;
+    my $self = bless { %self }, $class;
+    my $usr = "$self->{build}/peers/usr";
 
-    return bless { %self }, $class;
+    $self->{haproxy} = "$usr/sbin/haproxy";
+    $self->{libs} = join ':', glob "$self->{build}/peers/{usr/,}lib/*-linux-*";
+
+    $Kinds{lua}{load} = join ' ', map { "load_module $usr/lib/nginx/modules/"
+                                        . "$_.so;" }
+                                      qw( ndk_http_module ngx_http_lua_module );
+    $Kinds{lua}{http} = "lua_package_path '$usr/share/lua/5.1/?.lua;;'; "
+                        . 'lua_package_cpath \''
+                        . join(';', map { "$_/?.so" }
+                                        glob "$usr/lib/*/lua/5.1") . ";;';";
+    $Kinds{$_}{load} = "load_module $self->{module};"
+        for grep { $Kinds{$_}{module} } keys %Kinds;
+
+    return $self;
+}
+
+
+sub does {
+    return $Kinds{$_[0]}{does};
+}
+
+
+sub misses {
+    my ($self, $kind) = @_;
+    my $log = "$self->{dir}/$kind.test";
+    my $test = $kind eq 'haproxy' ? '-c' : '-t';
+
+    die "no such kind: $kind\n" if !$Kinds{$kind};
+
+    return 'see tools/install-deps peers'
+        if $kind =~ /^(?:haproxy|lua)$/ && !-x $self->{haproxy};
+
+    $self->configure($kind, 1, 1, 'off');
+
+    local $ENV{LD_LIBRARY_PATH} = $self->{libs};
+
+    return '' if system("@{[ $self->command($kind) ]} $test > $log 2>&1") == 0;
+    return `grep -m 1 -E 'emerg|ALERT' $log` || `tail -n 1 $log`;
 }
 
 
 sub run {
     my ($self, $kind, $port, $server, @command) = @_;
+    my $master = @command || $kind eq 'haproxy' ? 'off' : 'on';
+    my $log = "$self->{dir}/$kind.log";
+
+    $self->configure($kind, $port, $server, $master);
+
+    local $ENV{LD_LIBRARY_PATH} = $self->{libs};
+    my $pid = start("$self->{dir}/$kind.out", @command, $self->command($kind));
+
+    await($port, $log);
+
+    return $master eq 'on' ? worker($pid, $log) : $pid;
+}
+
+
+# a peer that does not do its work is not compared with
+
+sub troubles {
+    my ($self, $kind) = @_;
+    my $log = "$self->{dir}/$kind.log";
+    my $trouble = -e $log && `grep -m 1 -E '\\[(error|crit)\\]' $log`;
+
+    die "$kind: $trouble" if $trouble;
+    die "$kind counted nothing\n"
+        if $kind eq 'lua'
+           && system("grep -q 'counted [1-9].* [1-9].* tokens' $log") != 0;
+}
+
+
+sub command {
+    my ($self, $kind) = @_;
     my $name = "$self->{dir}/$kind";
 
-    $self->configure($kind, $port, $server, @command ? 'off' : 'on');
-
-    my $pid = start("$name.out", @command, $self->{nginx}, '-p', $self->{dir},
-                    '-c', "$name.conf", '-e', "$name.log");
-
-    await($port, "$name.log");
-
-    return @command ? $pid : worker($pid, "$name.log");
+    return $self->{haproxy}, '-db', '-f', "$name.conf" if $kind eq 'haproxy';
+    return $self->{nginx}, '-p', $self->{dir}, '-c', "$name.conf",
+           '-e', "$name.log";
 }
 
 
@@ -67,15 +152,44 @@ sub worker {
 sub configure {
     my ($self, $kind, $port, $server, $master) = @_;
     my $dir = $self->{dir};
-    my $load = $kind eq 'stock' ? '' : "load_module $self->{module};";
-    my $zone = $kind eq 'limited'
-               ? 'llm_limit_zone $http_host zone=tokens:16m tokens=100M/s;'
-               : '';
-    my $balancer = $kind eq 'limited' ? 'llm_least_inflight;' : '';
 
     open my $conf, '>', "$dir/$kind.conf" or die "$dir/$kind.conf: $!\n";
-    print $conf <<"END";
-$load
+    print $conf $kind eq 'haproxy' ? haproxy($port, $server)
+                                   : $self->nginx($kind, $port, $server,
+                                                  $master);
+    close $conf;
+}
+
+
+sub haproxy {
+    my ($port, $server) = @_;
+
+    return <<"END";
+global
+    nbthread 1
+    maxconn 4096
+
+defaults
+    mode http
+    option http-no-delay
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+
+listen sim
+    bind 127.0.0.1:$port
+    server sim 127.0.0.1:$server
+END
+}
+
+
+sub nginx {
+    my ($self, $kind, $port, $server, $master) = @_;
+    my $dir = $self->{dir};
+    my %kind = (load => '', http => '', balancer => '', %{$Kinds{$kind}});
+
+    return <<"END";
+$kind{load}
 daemon off;
 master_process $master;
 worker_processes 1;
@@ -91,16 +205,16 @@ http {
     fastcgi_temp_path $dir/fastcgi;
     uwsgi_temp_path $dir/uwsgi;
     scgi_temp_path $dir/scgi;
-    $zone
+    $kind{http}
     upstream sim {
         zone sim 64k;
         server 127.0.0.1:$server;
-        $balancer
+        $kind{balancer}
     }
     server {
         listen 127.0.0.1:$port backlog=4096;
         location / {
-            $Locations{$kind}
+            $kind{location}
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_read_timeout 1h;
@@ -109,7 +223,6 @@ http {
     }
 }
 END
-    close $conf;
 }
 
 
