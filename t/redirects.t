@@ -290,3 +290,30 @@ location = /behind {
 end: done
 limit_status: -
 reserved_tokens: -
+
+
+
+=== TEST 13: whoever is denied gets the operator's page of that, and takes nothing
+--- http_config eval: $::Zone
+--- config
+llm_stream on;
+llm_limit zone=t;
+error_page 403 /403.html;
+location /v1/ {
+    deny all;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1;
+}
+location = /403.html { }
+--- user_files
+>>> 403.html
+mine
+--- request eval
+["POST /v1/chat/completions\n{",
+ "POST /v1/chat/completions\n$LlmBlock::Body"]
+--- error_code eval: [403, 403]
+--- response_headers eval
+["x-ratelimit-remaining-tokens:", "x-ratelimit-remaining-tokens:"]
+--- response_body eval
+["mine\n", "mine\n"]
+--- error_log
+access forbidden by rule

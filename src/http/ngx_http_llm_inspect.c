@@ -49,9 +49,11 @@ ngx_http_llm_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    /* an error_page that is a file costs no tokens */
+    /* an error_page that is a file costs no tokens, whoever refused */
 
-    if (ctx->refused && r->content_handler == NULL) {
+    if (r->content_handler == NULL
+        && (ctx->refused || r->err_status || r->error_page))
+    {
         return NGX_DECLINED;
     }
 
