@@ -516,3 +516,45 @@ my $try = $::Ask =~ s{/v1}{/try/v1}r;
 --- response_headers eval
 ["x-ratelimit-remaining-requests: 4",
  "x-ratelimit-remaining-requests: 3"]
+
+
+
+=== TEST 24: dry run: what could not be read passes, too
+--- http_config eval
+"$::Zone requests=1/d;"
+--- config
+location /v1/ {
+    llm_stream on;
+    llm_limit zone=t;
+    llm_limit_dry_run on;
+    llm_body_max 100;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SERVER_PORT/taken/;
+}
+location /taken/ {
+    return 200 taken;
+}
+--- request eval
+["POST /v1/\n{", "POST /v1/\n" . ("x" x 101)]
+--- more_headers eval: $::Headers
+--- error_code eval
+[200, 200]
+--- response_body eval
+["taken", "taken"]
+--- logged
+llm limit: rejected, dry run, the body is not read: JSON syntax
+llm limit: rejected, dry run, the body is not read: .*larger
+
+
+
+=== TEST 25: dry run: a rate that is none does not end the request
+--- http_config
+llm_limit_zone $http_authorization zone=t:64k tokens=$http_x_rate;
+--- location
+llm_limit zone=t;
+llm_limit_dry_run on;
+--- request eval: $::Ask
+--- more_headers eval
+["Authorization: one\nX-Rate: many\n"]
+--- error_code: 200
+--- logged
+llm limit: invalid rate "many"

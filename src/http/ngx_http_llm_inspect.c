@@ -12,6 +12,8 @@
 #include "ngx_http_llm_model.h"
 
 
+static ngx_int_t ngx_http_llm_refuse_unread(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_loc_conf_t *llcf);
 static ngx_int_t ngx_http_llm_read_body(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_loc_conf_t *llcf);
 static void ngx_http_llm_body_handler(ngx_http_request_t *r);
@@ -77,18 +79,12 @@ ngx_http_llm_handler(ngx_http_request_t *r)
         }
     }
 
-    /* what could not be read is never free where there is a limit */
-
     if (ctx->unread_reason && llcf->limit.limits) {
+        rc = ngx_http_llm_refuse_unread(r, ctx, llcf);
 
-        if (ctx->too_large) {
-            return ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_TOO_LARGE,
-                                       NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                       ctx->unread_reason);
+        if (rc != NGX_DECLINED) {
+            return rc;
         }
-
-        return ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_INVALID,
-                                   NGX_HTTP_BAD_REQUEST, ctx->unread_reason);
     }
 
     if (!ctx->admitted && ctx->facts && llcf->limit.limits) {
@@ -105,6 +101,30 @@ ngx_http_llm_handler(ngx_http_request_t *r)
 }
 
 
+/* what could not be read is never free where there is a limit */
+
+static ngx_int_t
+ngx_http_llm_refuse_unread(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_loc_conf_t *llcf)
+{
+    if (llcf->limit.dry_run) {
+        ngx_log_error(llcf->limit.log_level, r->connection->log, 0,
+                      "llm limit: rejected, dry run, the body is not read: "
+                      "%s", ctx->unread_reason);
+        return NGX_DECLINED;
+    }
+
+    if (ctx->too_large) {
+        return ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_TOO_LARGE,
+                                   NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                   ctx->unread_reason);
+    }
+
+    return ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_INVALID,
+                               NGX_HTTP_BAD_REQUEST, ctx->unread_reason);
+}
+
+
 /*
  * The body is read as mirror reads it, but not preserved: that would keep a
  * temporary file open for the whole stream.
@@ -118,7 +138,8 @@ ngx_http_llm_read_body(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_http_cleanup_t  *cln;
 
     if (r->headers_in.content_length_n > (off_t) llcf->body_max_bytes
-        && llcf->limit.limits)
+        && llcf->limit.limits
+        && !llcf->limit.dry_run)
     {
         return ngx_http_llm_reject(r, ctx, NGX_LLM_ERR_TOO_LARGE,
                                    NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,

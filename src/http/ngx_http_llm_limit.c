@@ -34,10 +34,13 @@ static void ngx_http_llm_limit_waited(ngx_http_llm_ctx_t *ctx,
 ngx_int_t
 ngx_http_llm_limit_admit(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
-    ngx_int_t                rc;
-    ngx_uint_t               i, n;
-    ngx_http_llm_take_t     *taken, takes[NGX_HTTP_LLM_MAX_ZONES];
-    ngx_http_llm_charge_t   *charge;
+    ngx_int_t                 rc;
+    ngx_uint_t                i, n;
+    ngx_http_llm_take_t      *taken, takes[NGX_HTTP_LLM_MAX_ZONES];
+    ngx_http_llm_charge_t    *charge;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
 
     ctx->admitted = 1;
 
@@ -48,7 +51,8 @@ ngx_http_llm_limit_admit(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     }
 
     if (ngx_http_llm_limit_prepare(r, ctx, takes, &n) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return llcf->limit.dry_run ? NGX_DECLINED
+                                   : NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     if (n == 0) {
