@@ -558,3 +558,72 @@ llm_limit_dry_run on;
 --- error_code: 200
 --- logged
 llm limit: invalid rate "many"
+
+
+
+=== TEST 26: a rejected request is subject to the limits of the place it is sent to
+--- http_config eval
+"$::Zone requests=1/d;
+llm_limit_zone \$http_authorization zone=spare:64k requests=1/d;"
+--- location
+llm_limit zone=t;
+error_page 429 = @spare;
+--- config
+location @spare {
+    llm_stream on;
+    llm_limit zone=spare;
+    access_log logs/llm.log llm;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_2;
+}
+--- request eval
+[$::Ask, $::Ask, $::Ask]
+--- more_headers eval: $::Headers
+--- error_code eval
+[200, 200, 429]
+--- last_log
+limit_status: REJECTED
+limit_zone: spare
+end: rejected
+
+
+
+=== TEST 27: .. and of one that inherits the same to no other
+--- http_config eval
+"$::Zone requests=1/d;"
+--- config
+llm_stream on;
+llm_limit zone=t;
+error_page 429 = @spare;
+location /v1/ {
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1;
+}
+location @spare {
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_2;
+}
+--- request eval
+[$::Ask, $::Ask]
+--- more_headers eval: $::Headers
+--- error_code eval
+[200, 200]
+
+
+
+=== TEST 28: a rate that is none is no way round the limit by an error_page
+--- http_config
+llm_limit_zone $http_authorization zone=t:64k tokens=$http_x_rate;
+--- config
+llm_stream on;
+llm_limit zone=t;
+error_page 500 = @spare;
+location /v1/ {
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1;
+}
+location @spare {
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_2;
+}
+--- request eval: $::Ask
+--- more_headers eval
+["Authorization: one\nX-Rate: many\n"]
+--- error_code: 500
+--- error_log
+llm limit: invalid rate "many"

@@ -87,7 +87,7 @@ ngx_http_llm_handler(ngx_http_request_t *r)
         }
     }
 
-    if (!ctx->admitted && ctx->facts && llcf->limit.limits) {
+    if (ctx->facts && llcf->limit.limits) {
         rc = ngx_http_llm_limit_admit(r, ctx);
 
         if (rc != NGX_DECLINED) {

@@ -16,6 +16,8 @@
 #define NGX_HTTP_LLM_LIMIT_FULL_MS  1000
 
 
+static ngx_uint_t ngx_http_llm_limit_is_decided(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_limit_conf_t *conf);
 static ngx_http_llm_charge_t *ngx_http_llm_limit_create_charge(
     ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx, ngx_uint_t n);
 static void ngx_http_llm_limit_cleanup(void *data);
@@ -42,9 +44,13 @@ ngx_http_llm_limit_admit(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_stream_module);
 
-    ctx->admitted = 1;
+    if (ngx_http_llm_limit_is_decided(ctx, &llcf->limit)) {
+        return NGX_DECLINED;
+    }
 
     if (ctx->charge && ctx->charge->asking) {
+        ctx->admitted = 1;
+
         rc = ngx_http_llm_share_answered(r, ctx);
 
         return ngx_http_llm_limit_decide(r, ctx, ctx->charge->takes, rc);
@@ -68,6 +74,7 @@ ngx_http_llm_limit_admit(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    ctx->admitted = 1;
     taken = charge->takes ? charge->takes : takes;
 
     rc = ngx_http_llm_zone_reserve(taken, n, ngx_http_llm_zone_now());
@@ -94,6 +101,24 @@ ngx_http_llm_limit_admit(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     }
 
     return ngx_http_llm_limit_decide(r, ctx, taken, rc);
+}
+
+
+/*
+ * An internal redirect runs the phase again: tokens are charged once.  What
+ * was rejected was charged nothing: where an error_page sends it to a place
+ * with limits of its own, they apply.
+ */
+
+static ngx_uint_t
+ngx_http_llm_limit_is_decided(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_limit_conf_t *conf)
+{
+    if (ctx->charge && ctx->charge->status == NGX_HTTP_LLM_LIMIT_REJECTED) {
+        return ctx->charge->limits == conf->limits;
+    }
+
+    return ctx->admitted;
 }
 
 

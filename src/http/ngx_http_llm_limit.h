@@ -114,9 +114,10 @@ typedef enum {
  * Takes all that the request needs from all of its zones, or nothing.  Main
  * requests with facts only; ctx->charge is set from here on, also where the
  * answer is no; where no zone applies (all keys are empty) it stays NULL.
- * NGX_AGAIN: it sleeps, and where Redis is asked this is called again.
- * NGX_DECLINED: go on; NGX_ERROR or an HTTP status, made by
- * ngx_http_llm_reject(): the phase handler's result.
+ * NGX_AGAIN: it sleeps, and where Redis is asked this is called again.  What
+ * has been decided stays so, except that a place with other limits decides
+ * anew about a request that was rejected.  NGX_DECLINED: go on; NGX_ERROR or
+ * an HTTP status, made by ngx_http_llm_reject(): the phase handler's result.
  */
 
 ngx_int_t ngx_http_llm_limit_admit(ngx_http_request_t *r,
