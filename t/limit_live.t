@@ -37,8 +37,10 @@ herd_of_strangers();
 herd_in_two_zones();
 aborted();
 reloaded();
+resized();
 key_changed();
 killed();
+killed_behind_locks();
 terminated();
 zone_full_of_keys();
 zone_full_of_requests();
@@ -172,6 +174,44 @@ sub reloaded {
 }
 
 
+# Another size is another zone, with all of its locks; who is in the old one
+# stays there.
+
+sub resized {
+    my (@keys, $stays);
+
+    @keys = map { "key $_" } 1 .. 9;
+
+    start(limits('tokens=1k/d'));
+
+    finished(map { ask(110, 'tokens=100', $_) } @keys);
+    $stays = ask(300, 'tokens=100; itl=15', $keys[0]);
+    LlmClient::await_header($stays);
+
+    $Nginx->reload(limits('tokens=1k/d') =~ s/:1m/:4m/r);
+    is_deeply([ map { left($_) } @keys ], [ (1000) x 9 ],
+              'resized: all budgets are full');
+
+    finished(map { ask(110, 'tokens=100', $_) } @keys);
+    is_deeply([ map { left($_) } @keys ], [ (900) x 9 ],
+              'resized: and charged');
+
+    $Nginx->reload(limits('tokens=1k/d') =~ s/:1m/:4m/r);
+    is_deeply([ map { left($_) } @keys ], [ (900) x 9 ],
+              'resized: the same size keeps them');
+
+    $stays->finish;
+    ok($stays->complete, 'resized: a stream of the old zone was whole');
+    is(left($keys[0]), 900, 'resized: and is none of the new one');
+
+    $Nginx->reload(limits('tokens=1k/d') =~ s/:1m/:2m/r);
+    is_deeply([ map { left($_) } @keys ], [ (1000) x 9 ],
+              'resized: a smaller one has fewer locks, and nothing else');
+
+    end('resized');
+}
+
+
 sub key_changed {
     my $changed = limits('tokens=1k/d');
 
@@ -209,6 +249,31 @@ sub killed {
     is(left(), 1000, 'killed: what the dead ones held is given back');
 
     end('killed', $Killed);
+}
+
+
+# the same of many keys, which are all over a larger zone
+
+sub killed_behind_locks {
+    my (@clients, @keys);
+
+    @keys = map { "key $_" } 1 .. 16;
+
+    start(limits('tokens=1k/d') =~ s/:1m/:4m/r);
+
+    @clients = map { ask(100, 'tokens=100; itl=100', $_) } @keys;
+    LlmClient::await_header(@clients);
+
+    is_deeply([ map { left($_) } @keys ], [ (900) x 16 ],
+              'killed behind locks: reserved before');
+
+    kill_workers('KILL', $Nginx->workers);
+    $_->finish for @clients;
+
+    is_deeply([ map { left($_) } @keys ], [ (1000) x 16 ],
+              'killed behind locks: all of it is given back');
+
+    end('killed behind locks', $Killed);
 }
 
 
@@ -454,7 +519,9 @@ sub finished {
 # asked by a request that takes nothing
 
 sub left {
-    return ask(undef, 'status=500', 'one', '/left/v1/chat/completions')
+    my ($key) = @_;
+
+    return ask(undef, 'status=500', $key, '/left/v1/chat/completions')
         ->finish->header('x-ratelimit-remaining-tokens');
 }
 

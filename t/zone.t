@@ -34,7 +34,7 @@ delete $ENV{NGINX};
 $ENV{BUILD} = $build;
 
 my @sources = map { "t/zone/ngx_llm_test_$_.c" }
-                  qw( zone_module life ledger order );
+                  qw( zone_module life ledger order race );
 
 chomp(my $module = `bench/build-module @sources`);
 die "the module was not built\n" if $? != 0;

@@ -19,13 +19,14 @@
  * Never installed: measures the zones of the module inside of a real nginx,
  * whose slab and mutexes they use.
  *
- *     llm_bench_zone KEYS PROCESSES BATCHES;
+ *     llm_bench_zone KEYS PROCESSES BATCHES [SHARDS];
  *
- * makes a zone with so many keys, and that many processes at once reserve
- * and settle there; then nginx prints one line and is gone.  Each process
- * reserves for a batch of requests of random keys, and settles those of the
- * batch that is INFLIGHT batches old, which has left the nearest caches.  The
- * mean of a batch is one sample, so that reading the clock does not count.
+ * makes a zone with so many keys, and with as many locks as are given, or as
+ * its size has, and that many processes at once reserve and settle there; then
+ * nginx prints one line and is gone.  Each process reserves for a batch of
+ * requests of random keys, and settles those of the batch that is INFLIGHT
+ * batches old, which has left the nearest caches.  The mean of a batch is one
+ * sample, so that reading the clock does not count.
  */
 
 
@@ -85,7 +86,7 @@ static const ngx_llm_weights_t  ngx_llm_bench_weights = {
 static ngx_command_t  ngx_llm_bench_commands[] = {
 
     { ngx_string("llm_bench_zone"),
-      NGX_MAIN_CONF|NGX_DIRECT_CONF|NGX_CONF_TAKE3,
+      NGX_MAIN_CONF|NGX_DIRECT_CONF|NGX_CONF_TAKE3|NGX_CONF_TAKE4,
       ngx_llm_bench_zone,
       0,
       0,
@@ -428,7 +429,7 @@ static char *
 ngx_llm_bench_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     size_t                 size;
-    ngx_int_t              batches, keys, processes;
+    ngx_int_t              batches, keys, processes, shards;
     ngx_str_t             *value, name;
     ngx_shm_zone_t        *shm_zone;
     ngx_llm_bench_conf_t  *bcf = conf;
@@ -438,6 +439,17 @@ ngx_llm_bench_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     keys = ngx_atoi(value[1].data, value[1].len);
     processes = ngx_atoi(value[2].data, value[2].len);
     batches = ngx_atoi(value[3].data, value[3].len);
+    shards = 0;
+
+    if (cf->args->nelts > 4) {
+        shards = ngx_atoi(value[4].data, value[4].len);
+
+        if (shards < 1 || shards > NGX_HTTP_LLM_MAX_SHARDS
+            || (shards & (shards - 1)))
+        {
+            return "has invalid SHARDS: a power of two";
+        }
+    }
 
     if (keys < 1 || processes < 1 || processes > NGX_LLM_BENCH_PROCESSES
         || batches < 1)
@@ -448,6 +460,7 @@ ngx_llm_bench_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     bcf->keys = keys;
     bcf->processes = processes;
     bcf->batches = batches;
+    bcf->zone.nshards = shards;
 
     ngx_str_set(&name, "llm_bench");
     ngx_str_set(&bcf->zone.key, "$llm_bench");
@@ -461,7 +474,9 @@ ngx_llm_bench_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    ngx_http_llm_zone_bind(shm_zone, &bcf->zone);
+    if (ngx_http_llm_zone_bind(cf, shm_zone, &bcf->zone) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
 
     return NGX_CONF_OK;
 }

@@ -80,7 +80,9 @@ ngx_http_llm_limit_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd,
         return NGX_CONF_ERROR;
     }
 
-    ngx_http_llm_zone_bind(shm_zone, &lz->zone);
+    if (ngx_http_llm_zone_bind(cf, shm_zone, &lz->zone) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
 
     zone = ngx_array_push(&lmcf->zones);
     if (zone == NULL) {

@@ -13,6 +13,12 @@ _Static_assert(sizeof(ngx_http_llm_hold_t) <= NGX_HTTP_LLM_KEY_CHUNK,
                "a hold fits a chunk");
 
 
+static ngx_shmtx_t *ngx_http_llm_hold_lock(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_hold_t *hold);
+static ngx_uint_t ngx_http_llm_hold_reap_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_shard_t *shard, ngx_pid_t pid, int64_t now_ns);
+
+
 const int64_t  ngx_http_llm_hold_nothing[NGX_HTTP_LLM_BUDGETS];
 
 
@@ -49,10 +55,25 @@ ngx_http_llm_hold_begin_locked(ngx_http_llm_take_t *take, int64_t now_ns)
         }
     }
 
-    ngx_queue_insert_head(&ngx_http_llm_zone_stock(take->zone)->holds,
+    ngx_queue_insert_head(&ngx_http_llm_shard_stock(take->shard)->holds,
                           &hold->queue);
 
     return hold;
+}
+
+
+/* its key is not dropped, and so the same as long as there is a hold */
+
+static ngx_shmtx_t *
+ngx_http_llm_hold_lock(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold)
+{
+    ngx_shmtx_t  *mutex;
+
+    mutex = ngx_http_llm_key_shard(zone, hold->key->digest)->mutex;
+
+    ngx_shmtx_lock(mutex);
+
+    return mutex;
 }
 
 
@@ -61,11 +82,12 @@ ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
     ngx_http_llm_raise_t *raise, int64_t now_ns)
 {
     int64_t              ahead, level;
+    ngx_shmtx_t         *mutex;
     ngx_llm_rate_t       rate;
     ngx_llm_bucket_t    *bucket;
     ngx_http_llm_key_t  *key;
 
-    ngx_shmtx_lock(&zone->shpool->mutex);
+    mutex = ngx_http_llm_hold_lock(zone, hold);
 
     key = hold->key;
 
@@ -73,7 +95,7 @@ ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
         ngx_http_llm_lease_raise_locked(zone, key->digest, raise, now_ns);
         hold->costs[NGX_HTTP_LLM_TOKENS] += raise->need + raise->ahead;
 
-        ngx_shmtx_unlock(&zone->shpool->mutex);
+        ngx_shmtx_unlock(mutex);
         return;
     }
 
@@ -100,7 +122,7 @@ ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
 
     raise->refunds = key->refunds;
 
-    ngx_shmtx_unlock(&zone->shpool->mutex);
+    ngx_shmtx_unlock(mutex);
 }
 
 
@@ -108,6 +130,7 @@ ngx_uint_t
 ngx_http_llm_zone_refunded(ngx_http_llm_zone_t *zone,
     ngx_http_llm_hold_t *hold, ngx_http_llm_raise_t *raise, int64_t now_ns)
 {
+    ngx_shmtx_t         *mutex;
     ngx_llm_rate_t       rate;
     ngx_http_llm_key_t  *key;
 
@@ -117,7 +140,7 @@ ngx_http_llm_zone_refunded(ngx_http_llm_zone_t *zone,
         return 0;
     }
 
-    ngx_shmtx_lock(&zone->shpool->mutex);
+    mutex = ngx_http_llm_hold_lock(zone, hold);
 
     rate = ngx_http_llm_key_rate(key, NGX_HTTP_LLM_TOKENS, raise->burst);
 
@@ -125,7 +148,7 @@ ngx_http_llm_zone_refunded(ngx_http_llm_zone_t *zone,
                                            &rate, 0, now_ns);
     raise->refunds = key->refunds;
 
-    ngx_shmtx_unlock(&zone->shpool->mutex);
+    ngx_shmtx_unlock(mutex);
 
     return 1;
 }
@@ -135,11 +158,12 @@ ngx_uint_t
 ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
     const int64_t *costs, int64_t completion, int64_t now_ns)
 {
-    ngx_uint_t  moved;
+    ngx_uint_t    moved;
+    ngx_shmtx_t  *mutex;
 
     ngx_http_llm_key_touch(hold->key, now_ns);
 
-    ngx_shmtx_lock(&zone->shpool->mutex);
+    mutex = ngx_http_llm_hold_lock(zone, hold);
 
     if (completion >= 0) {
         ngx_http_llm_key_learn(hold->key, hold->model, completion,
@@ -148,7 +172,7 @@ ngx_http_llm_zone_settle(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
 
     moved = ngx_http_llm_hold_end_locked(zone, hold, costs, now_ns);
 
-    ngx_shmtx_unlock(&zone->shpool->mutex);
+    ngx_shmtx_unlock(mutex);
 
     return moved;
 }
@@ -158,16 +182,18 @@ ngx_uint_t
 ngx_http_llm_zone_moved(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
     int64_t *start_ns)
 {
+    ngx_shmtx_t  *mutex;
+
     if (!hold->moved) {
         return 0;
     }
 
-    ngx_shmtx_lock(&zone->shpool->mutex);
+    mutex = ngx_http_llm_hold_lock(zone, hold);
 
     hold->moved = 0;
     *start_ns = ngx_http_llm_queue_start(hold);
 
-    ngx_shmtx_unlock(&zone->shpool->mutex);
+    ngx_shmtx_unlock(mutex);
 
     return 1;
 }
@@ -177,9 +203,10 @@ void
 ngx_http_llm_zone_wake(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
     int64_t *full_ns, int64_t now_ns)
 {
-    ngx_uint_t  b;
+    ngx_uint_t    b;
+    ngx_shmtx_t  *mutex;
 
-    ngx_shmtx_lock(&zone->shpool->mutex);
+    mutex = ngx_http_llm_hold_lock(zone, hold);
 
     ngx_http_llm_queue_leave_locked(hold);
 
@@ -187,7 +214,7 @@ ngx_http_llm_zone_wake(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
         full_ns[b] = ngx_llm_bucket_full_in(&hold->key->buckets[b], now_ns);
     }
 
-    ngx_shmtx_unlock(&zone->shpool->mutex);
+    ngx_shmtx_unlock(mutex);
 }
 
 
@@ -195,16 +222,37 @@ ngx_uint_t
 ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_pid_t pid,
     int64_t now_ns)
 {
+    ngx_uint_t             i, moved;
+    ngx_http_llm_shard_t  *shard;
+
+    moved = 0;
+
+    for (i = 0; i < zone->nshards; i++) {
+        shard = &zone->shards[i];
+
+        ngx_shmtx_lock(shard->mutex);
+
+        moved |= ngx_http_llm_hold_reap_locked(zone, shard, pid, now_ns);
+
+        ngx_shmtx_unlock(shard->mutex);
+    }
+
+    return moved;
+}
+
+
+static ngx_uint_t
+ngx_http_llm_hold_reap_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_shard_t *shard, ngx_pid_t pid, int64_t now_ns)
+{
     ngx_uint_t            dead, i, moved;
     ngx_queue_t          *holds, *next, *q;
     ngx_http_llm_hold_t  *hold;
 
     moved = 0;
 
-    ngx_shmtx_lock(&zone->shpool->mutex);
-
     for (i = 0; i < NGX_HTTP_LLM_ZONE_STOCKS; i++) {
-        holds = &zone->sh->stocks[i].holds;
+        holds = &shard->stocks[i].holds;
 
         for (q = ngx_queue_head(holds);
              q != ngx_queue_sentinel(holds);
@@ -223,8 +271,6 @@ ngx_http_llm_zone_reap(ngx_http_llm_zone_t *zone, ngx_pid_t pid,
             }
         }
     }
-
-    ngx_shmtx_unlock(&zone->shpool->mutex);
 
     return moved;
 }
@@ -269,7 +315,9 @@ ngx_http_llm_hold_end_locked(ngx_http_llm_zone_t *zone,
 
     ngx_http_llm_key_release_locked(zone, key, now_ns);
 
-    ngx_http_llm_key_free_locked(zone, hold);
+    ngx_http_llm_key_free_locked(zone,
+                                 ngx_http_llm_key_shard(zone, key->digest),
+                                 hold);
 
     return moved;
 }

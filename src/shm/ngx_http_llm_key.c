@@ -26,7 +26,7 @@ _Static_assert(sizeof(ngx_http_llm_key_t) <= NGX_HTTP_LLM_KEY_CHUNK,
 
 
 static void ngx_http_llm_key_fetch(ngx_http_llm_key_t *key, int64_t now_ns);
-static uint32_t *ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone,
+static ngx_uint_t ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone,
     const u_char *digest);
 static ngx_http_llm_key_t *ngx_http_llm_key_first(ngx_http_llm_zone_t *zone,
     const u_char *digest);
@@ -124,14 +124,24 @@ ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone, const u_char *digest)
 
 /* digests are even: any part of them is a hash */
 
-static uint32_t *
+static ngx_uint_t
 ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone, const u_char *digest)
 {
     uint32_t  start;
 
     ngx_memcpy(&start, digest, sizeof(uint32_t));
 
-    return &zone->slots[start & (zone->nslots - 1)];
+    return start & (zone->nslots - 1);
+}
+
+
+/* slots of a shard are neighbours: under two locks no line is written */
+
+ngx_http_llm_shard_t *
+ngx_http_llm_key_shard(ngx_http_llm_zone_t *zone, const u_char *digest)
+{
+    return &zone->shards[ngx_http_llm_key_slot(zone, digest)
+                         >> zone->shard_shift];
 }
 
 
@@ -140,7 +150,8 @@ ngx_http_llm_key_first(ngx_http_llm_zone_t *zone, const u_char *digest)
 {
     size_t  number;
 
-    number = *(volatile uint32_t *) ngx_http_llm_key_slot(zone, digest);
+    number = *(volatile uint32_t *)
+                 &zone->slots[ngx_http_llm_key_slot(zone, digest)];
 
     return number ? (ngx_http_llm_key_t *)
                     ((u_char *) zone->shpool + number * NGX_HTTP_LLM_KEY_CHUNK)
@@ -151,7 +162,7 @@ ngx_http_llm_key_first(ngx_http_llm_zone_t *zone, const u_char *digest)
 ngx_http_llm_key_t *
 ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
-    uint32_t            *slot;
+    ngx_uint_t           slot;
     ngx_http_llm_key_t  *key;
 
     key = ngx_http_llm_key_alloc_locked(take, now_ns);
@@ -166,7 +177,7 @@ ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     slot = ngx_http_llm_key_slot(take->zone, take->digest);
 
     key->next = ngx_http_llm_key_first(take->zone, take->digest);
-    *slot = ngx_http_llm_key_number(take->zone, key);
+    take->zone->slots[slot] = ngx_http_llm_key_number(take->zone, key);
 
     ngx_http_llm_key_used_locked(take->zone, key, now_ns);
 
@@ -178,14 +189,15 @@ void
 ngx_http_llm_key_unlink_locked(ngx_http_llm_zone_t *zone,
     ngx_http_llm_key_t *key)
 {
-    uint32_t            *slot;
+    ngx_uint_t           slot;
     ngx_http_llm_key_t  *previous;
 
     previous = ngx_http_llm_key_first(zone, key->digest);
 
     if (previous == key) {
         slot = ngx_http_llm_key_slot(zone, key->digest);
-        *slot = key->next ? ngx_http_llm_key_number(zone, key->next) : 0;
+        zone->slots[slot] = key->next
+                            ? ngx_http_llm_key_number(zone, key->next) : 0;
         return;
     }
 

@@ -20,7 +20,7 @@
 
 
 /* of all that lies in a zone: keys, holds, and what holds them */
-#define NGX_HTTP_LLM_ZONE_VERSION  8
+#define NGX_HTTP_LLM_ZONE_VERSION  9
 
 /* models whose answers a key remembers */
 #define NGX_HTTP_LLM_KEY_MODELS    4
@@ -82,54 +82,88 @@ struct ngx_http_llm_key_s {
 };
 
 
+/* memory that nobody uses */
+
+typedef struct ngx_http_llm_chunk_s  ngx_http_llm_chunk_t;
+
+struct ngx_http_llm_chunk_s {
+    ngx_http_llm_chunk_t   *next;
+
+    /* of the first one of a run: the next run */
+    ngx_http_llm_chunk_t   *run;
+};
+
+
 /*
  * What belongs to a process: on a line of its own, and so are the chunks that
  * it uses again and again, for what another core has written last takes longer
  * to come than all the work on it.
  */
 
-typedef struct {
+struct ngx_http_llm_stock_s {
     ngx_queue_t             holds;
 
-    /* chunks of former holds, for new ones and for keys; linked by first */
-    void                   *free;
-} __attribute__((aligned(NGX_HTTP_LLM_CACHE_LINE))) ngx_http_llm_stock_t;
+    /* chunks of former holds, for new ones and for keys */
+    ngx_http_llm_chunk_t   *free;
+    ngx_uint_t              nfree;
+} __attribute__((aligned(NGX_HTTP_LLM_CACHE_LINE)));
 
 
-struct ngx_http_llm_zone_sh_s {
-    ngx_uint_t              version;
+/* what all processes write who have the lock */
 
-    /*
-     * keys by the start of their digests: the numbers of their chunks, half
-     * as long as pointers, so that more of them are in a cache; 0: none
-     */
-    ngx_uint_t              nslots;
-    uint32_t               *slots;
-
-    ngx_http_llm_stock_t   *stocks;
-
-    /* NULL: there has been none */
-    ngx_http_llm_leases_t  *leases;
-
-    /* when a note was given for the last time; 0: never */
-    int64_t                 noted_ns;
-
+struct ngx_http_llm_shard_sh_s {
     /*
      * keys without holds, the most recently used one first, to the second;
      * and some with holds, which are taken off when they are found there
      */
     ngx_queue_t             lru;
+
+    /* NULL: there has been none */
+    ngx_http_llm_leases_t  *leases;
+} __attribute__((aligned(NGX_HTTP_LLM_CACHE_LINE)));
+
+
+struct ngx_http_llm_zone_sh_s {
+    ngx_uint_t                version;
+
+    /*
+     * keys by the start of their digests: the numbers of their chunks, half
+     * as long as pointers, so that more of them are in a cache; 0: none.
+     * Those of one shard lie together.
+     */
+    ngx_uint_t                nslots;
+    uint32_t                 *slots;
+
+    ngx_http_llm_shard_sh_t  *shards;
+
+    /* NGX_HTTP_LLM_ZONE_STOCKS of each shard */
+    ngx_http_llm_stock_t     *stocks;
+
+    /*
+     * With the slab's mutex, taken behind all others: chunks that stocks had
+     * too many of, and whether the slab itself has none.
+     */
+    ngx_http_llm_chunk_t     *runs;
+    ngx_uint_t                exhausted;
+
+    /* the second of the last note; 0: there has been none */
+    ngx_atomic_t              noted_s;
 };
 
 
-#define ngx_http_llm_zone_stock(zone)                                         \
-    (&(zone)->sh->stocks[(ngx_uint_t) ngx_process_slot                        \
-                         % NGX_HTTP_LLM_ZONE_STOCKS])
+#define ngx_http_llm_shard_stock(shard)                                       \
+    (&(shard)->stocks[(ngx_uint_t) ngx_process_slot                           \
+                      % NGX_HTTP_LLM_ZONE_STOCKS])
 
 
 /* slots for as many keys as fit a zone of this size, roughly */
 
 ngx_uint_t ngx_http_llm_key_slots(size_t zone_bytes);
+
+/* that of a key: what it is behind when it is changed, or looked for */
+
+ngx_http_llm_shard_t *ngx_http_llm_key_shard(ngx_http_llm_zone_t *zone,
+    const u_char *digest);
 
 /*
  * What finding a key and taking from it will touch is fetched, ahead of the
@@ -148,7 +182,7 @@ void ngx_http_llm_key_touch(ngx_http_llm_key_t *key, int64_t now_ns);
 ngx_http_llm_key_t *ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone,
     const u_char *digest);
 
-/* NULL: the zone is full */
+/* NULL: its shard is full */
 
 ngx_http_llm_key_t *ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
@@ -178,13 +212,28 @@ ngx_llm_rate_t ngx_http_llm_key_rate(const ngx_http_llm_key_t *key,
     ngx_uint_t budget, int64_t burst);
 
 /*
- * One chunk, if need be that of a key that is dropped.  What is given back is
- * kept for the next one: the slab takes longer than all the rest.
+ * One chunk for the take's shard, if need be that of a key that it drops.
+ * What is given back is kept for the next one: the slab takes longer than all
+ * the rest.
  */
 
 void *ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
-void ngx_http_llm_key_free_locked(ngx_http_llm_zone_t *zone, void *chunk);
+void ngx_http_llm_key_free_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_shard_t *shard, void *chunk);
+
+/*
+ * Where the take's shard is full: memory of another one, if need be that of
+ * keys which that drops.  Nothing is locked by the caller.  False: the zone is
+ * full.
+ */
+
+ngx_uint_t ngx_http_llm_key_room(ngx_http_llm_take_t *take, int64_t now_ns);
+
+/* what the zone has to say, if it did not say anything lately */
+
+void ngx_http_llm_key_note(ngx_http_llm_take_t *take,
+    ngx_http_llm_zone_note_e note, int64_t now_ns);
 
 /*
  * Is the most recently used one; a key with holds always is.  One that was

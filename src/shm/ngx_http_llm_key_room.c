@@ -11,65 +11,252 @@
 /* least recently used keys that are looked at for one with full budgets */
 #define NGX_HTTP_LLM_KEY_LOOK      8
 
-#define NGX_HTTP_LLM_KEY_QUIET_NS  (60 * NGX_HTTP_LLM_KEY_NS)
+/* chunks that move from a stock to where all shards find them, at once */
+#define NGX_HTTP_LLM_KEY_RUN       16
+
+/* between two notes */
+#define NGX_HTTP_LLM_KEY_QUIET_S   60
 
 
+static ngx_int_t ngx_http_llm_key_fill(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_stock_t *stock);
+static void ngx_http_llm_key_spill(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_stock_t *stock);
+static ngx_http_llm_stock_t *ngx_http_llm_key_stocked_locked(
+    ngx_http_llm_shard_t *shard);
+static ngx_http_llm_chunk_t *ngx_http_llm_key_give(ngx_http_llm_take_t *take,
+    ngx_http_llm_shard_t *shard, ngx_uint_t drop, int64_t now_ns);
 static ngx_int_t ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take,
-    int64_t now_ns);
+    ngx_http_llm_shard_t *shard, int64_t now_ns);
 static ngx_int_t ngx_http_llm_key_idle(const ngx_http_llm_key_t *key,
     int64_t now_ns);
-static void ngx_http_llm_key_note_locked(ngx_http_llm_take_t *take,
-    ngx_http_llm_zone_note_e note, int64_t now_ns);
 
 
 void *
 ngx_http_llm_key_alloc_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
-    void                  *chunk;
-    ngx_uint_t             i;
-    ngx_http_llm_stock_t  *stock, *stocks;
+    ngx_http_llm_chunk_t  *chunk;
+    ngx_http_llm_shard_t  *shard;
+    ngx_http_llm_stock_t  *stock;
 
-    stock = ngx_http_llm_zone_stock(take->zone);
+    shard = take->shard;
+    stock = ngx_http_llm_shard_stock(shard);
 
-    if (stock->free == NULL) {
-        chunk = ngx_slab_alloc_locked(take->zone->shpool,
-                                      NGX_HTTP_LLM_KEY_CHUNK);
-        if (chunk) {
-            return chunk;
-        }
+    if (stock->free == NULL
+        && ngx_http_llm_key_fill(take->zone, stock) != NGX_OK)
+    {
+        stock = ngx_http_llm_key_stocked_locked(shard);
 
-        stocks = take->zone->sh->stocks;
-
-        for (i = 0; i < NGX_HTTP_LLM_ZONE_STOCKS; i++) {
-            if (stocks[i].free) {
-                stock = &stocks[i];
-                break;
+        if (stock == NULL) {
+            if (ngx_http_llm_key_evict_locked(take, shard, now_ns) != NGX_OK) {
+                return NULL;
             }
-        }
 
-        if (stock->free == NULL
-            && ngx_http_llm_key_evict_locked(take, now_ns) != NGX_OK)
-        {
-            return NULL;
+            stock = ngx_http_llm_shard_stock(shard);
         }
     }
 
     chunk = stock->free;
-    stock->free = *(void **) chunk;
+
+    stock->free = chunk->next;
+    stock->nfree--;
 
     return chunk;
 }
 
 
 void
-ngx_http_llm_key_free_locked(ngx_http_llm_zone_t *zone, void *chunk)
+ngx_http_llm_key_free_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_shard_t *shard, void *chunk)
 {
+    ngx_http_llm_chunk_t  *head;
     ngx_http_llm_stock_t  *stock;
 
-    stock = ngx_http_llm_zone_stock(zone);
+    stock = ngx_http_llm_shard_stock(shard);
 
-    *(void **) chunk = stock->free;
+    head = chunk;
+    head->next = stock->free;
+
+    stock->free = head;
+    stock->nfree++;
+
+    if (stock->nfree == 2 * NGX_HTTP_LLM_KEY_RUN) {
+        ngx_http_llm_key_spill(zone, stock);
+    }
+}
+
+
+/* a run that another stock had too many of, or a new chunk */
+
+static ngx_int_t
+ngx_http_llm_key_fill(ngx_http_llm_zone_t *zone, ngx_http_llm_stock_t *stock)
+{
+    ngx_uint_t               n;
+    ngx_http_llm_chunk_t    *chunk;
+    ngx_http_llm_zone_sh_t  *sh;
+
+    sh = zone->sh;
+
+    /* a full zone is not asked each time */
+
+    if (*(ngx_http_llm_chunk_t *volatile *) &sh->runs == NULL
+        && *(volatile ngx_uint_t *) &sh->exhausted)
+    {
+        return NGX_DECLINED;
+    }
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    n = NGX_HTTP_LLM_KEY_RUN;
+    chunk = sh->runs;
+
+    if (chunk) {
+        sh->runs = chunk->run;
+
+    } else {
+        n = 1;
+        chunk = ngx_slab_alloc_locked(zone->shpool, NGX_HTTP_LLM_KEY_CHUNK);
+
+        if (chunk) {
+            chunk->next = NULL;
+
+        } else {
+            sh->exhausted = 1;
+        }
+    }
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+
+    if (chunk == NULL) {
+        return NGX_DECLINED;
+    }
+
     stock->free = chunk;
+    stock->nfree = n;
+
+    return NGX_OK;
+}
+
+
+/* the half that was not used for longer */
+
+static void
+ngx_http_llm_key_spill(ngx_http_llm_zone_t *zone, ngx_http_llm_stock_t *stock)
+{
+    ngx_uint_t             i;
+    ngx_http_llm_chunk_t  *last, *run;
+
+    last = stock->free;
+
+    for (i = 1; i < NGX_HTTP_LLM_KEY_RUN; i++) {
+        last = last->next;
+    }
+
+    run = last->next;
+
+    last->next = NULL;
+    stock->nfree = NGX_HTTP_LLM_KEY_RUN;
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    run->run = zone->sh->runs;
+    zone->sh->runs = run;
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
+}
+
+
+/* any process' that has something; NULL: none */
+
+static ngx_http_llm_stock_t *
+ngx_http_llm_key_stocked_locked(ngx_http_llm_shard_t *shard)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < NGX_HTTP_LLM_ZONE_STOCKS; i++) {
+        if (shard->stocks[i].free) {
+            return &shard->stocks[i];
+        }
+    }
+
+    return NULL;
+}
+
+
+/* one lock at a time, for a shard that has what others need is in no hurry */
+
+ngx_uint_t
+ngx_http_llm_key_room(ngx_http_llm_take_t *take, int64_t now_ns)
+{
+    ngx_uint_t             drop, i;
+    ngx_http_llm_zone_t   *zone;
+    ngx_http_llm_chunk_t  *chunk, *next;
+    ngx_http_llm_shard_t  *other, *shard;
+
+    static ngx_uint_t  turn;
+
+    zone = take->zone;
+    shard = take->shard;
+
+    chunk = NULL;
+    turn++;
+
+    for (drop = 0; drop < 2 && chunk == NULL; drop++) {
+
+        for (i = 0; i < zone->nshards && chunk == NULL; i++) {
+            other = &zone->shards[(turn + i) & (zone->nshards - 1)];
+
+            if (other != shard) {
+                chunk = ngx_http_llm_key_give(take, other, drop, now_ns);
+            }
+        }
+    }
+
+    if (chunk == NULL) {
+        return 0;
+    }
+
+    ngx_shmtx_lock(shard->mutex);
+
+    for ( /* void */ ; chunk; chunk = next) {
+        next = chunk->next;
+        ngx_http_llm_key_free_locked(zone, shard, chunk);
+    }
+
+    ngx_shmtx_unlock(shard->mutex);
+
+    return 1;
+}
+
+
+static ngx_http_llm_chunk_t *
+ngx_http_llm_key_give(ngx_http_llm_take_t *take, ngx_http_llm_shard_t *shard,
+    ngx_uint_t drop, int64_t now_ns)
+{
+    ngx_http_llm_chunk_t  *chunk;
+    ngx_http_llm_stock_t  *stock;
+
+    ngx_shmtx_lock(shard->mutex);
+
+    stock = ngx_http_llm_key_stocked_locked(shard);
+
+    if (stock == NULL && drop
+        && ngx_http_llm_key_evict_locked(take, shard, now_ns) == NGX_OK)
+    {
+        stock = ngx_http_llm_shard_stock(shard);
+    }
+
+    chunk = NULL;
+
+    if (stock) {
+        chunk = stock->free;
+        stock->free = NULL;
+        stock->nfree = 0;
+    }
+
+    ngx_shmtx_unlock(shard->mutex);
+
+    return chunk;
 }
 
 
@@ -85,7 +272,9 @@ ngx_http_llm_key_used_locked(ngx_http_llm_zone_t *zone,
         ngx_http_llm_key_unlist_locked(key);
 
         key->listed_s = now_s;
-        ngx_queue_insert_head(&zone->sh->lru, &key->queue);
+        ngx_queue_insert_head(&ngx_http_llm_key_shard(zone, key->digest)
+                                  ->sh->lru,
+                              &key->queue);
     }
 }
 
@@ -125,7 +314,8 @@ ngx_http_llm_key_unlist_locked(ngx_http_llm_key_t *key)
 
 
 static ngx_int_t
-ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take, int64_t now_ns)
+ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take,
+    ngx_http_llm_shard_t *shard, int64_t now_ns)
 {
     ngx_uint_t               looked;
     ngx_queue_t             *lru, *prev, *q;
@@ -135,7 +325,7 @@ ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     oldest = NULL;
     looked = 0;
 
-    lru = &take->zone->sh->lru;
+    lru = &shard->sh->lru;
 
     for (q = ngx_queue_last(lru);
          q != ngx_queue_sentinel(lru)
@@ -164,7 +354,6 @@ ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     }
 
     if (oldest == NULL) {
-        ngx_http_llm_key_note_locked(take, NGX_HTTP_LLM_ZONE_FULL, now_ns);
         return NGX_DECLINED;
     }
 
@@ -172,12 +361,12 @@ ngx_http_llm_key_evict_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 
     if (key == NULL) {
         key = oldest;
-        ngx_http_llm_key_note_locked(take, NGX_HTTP_LLM_ZONE_DROPPED, now_ns);
+        ngx_http_llm_key_note(take, NGX_HTTP_LLM_ZONE_DROPPED, now_ns);
     }
 
     ngx_http_llm_key_unlink_locked(take->zone, key);
     ngx_queue_remove(&key->queue);
-    ngx_http_llm_key_free_locked(take->zone, key);
+    ngx_http_llm_key_free_locked(take->zone, shard, key);
 
     return NGX_OK;
 }
@@ -200,18 +389,20 @@ ngx_http_llm_key_idle(const ngx_http_llm_key_t *key, int64_t now_ns)
 }
 
 
-static void
-ngx_http_llm_key_note_locked(ngx_http_llm_take_t *take,
+void
+ngx_http_llm_key_note(ngx_http_llm_take_t *take,
     ngx_http_llm_zone_note_e note, int64_t now_ns)
 {
-    ngx_http_llm_zone_sh_t  *sh;
+    ngx_atomic_uint_t  noted_s, now_s;
 
-    sh = take->zone->sh;
+    noted_s = take->zone->sh->noted_s;
+    now_s = ngx_http_llm_key_second(now_ns);
 
-    if (sh->noted_ns == 0
-        || now_ns - sh->noted_ns >= NGX_HTTP_LLM_KEY_QUIET_NS)
+    /* whoever comes first, of all shards; a clock may be a little behind */
+
+    if ((noted_s == 0 || now_s > noted_s + NGX_HTTP_LLM_KEY_QUIET_S)
+        && ngx_atomic_cmp_set(&take->zone->sh->noted_s, noted_s, now_s))
     {
-        sh->noted_ns = now_ns;
         take->note = note;
     }
 }

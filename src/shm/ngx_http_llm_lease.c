@@ -9,10 +9,10 @@
 #include "ngx_http_llm_lease.h"
 
 
-/* of the table; a power of two */
+/* of the tables of all shards; a power of two */
 #define NGX_HTTP_LLM_LEASE_SLOTS  1024
 
-/* what one sweep looks at */
+/* what one sweep looks at, in all shards */
 #define NGX_HTTP_LLM_LEASE_LOOK   256
 
 
@@ -39,8 +39,14 @@ struct ngx_http_llm_lease_s {
 
 struct ngx_http_llm_leases_s {
     ngx_queue_t             queue;
-    ngx_http_llm_lease_t   *slots[NGX_HTTP_LLM_LEASE_SLOTS];
+
+    /* the shard's part of them */
+    ngx_http_llm_lease_t   *slots[];
 };
+
+
+#define ngx_http_llm_lease_slots(zone)                                        \
+    (NGX_HTTP_LLM_LEASE_SLOTS / (zone)->nshards)
 
 
 static ngx_http_llm_lease_t **ngx_http_llm_lease_find_locked(
@@ -53,6 +59,11 @@ static void ngx_http_llm_lease_name(ngx_http_llm_lease_t *lease,
     ngx_http_llm_lease_news_t *news);
 static void ngx_http_llm_lease_size(ngx_http_llm_lease_t *lease,
     ngx_uint_t percent, ngx_llm_lease_size_t *size);
+static ngx_uint_t ngx_http_llm_lease_sweep_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_leases_t *leases, ngx_uint_t percent, ngx_uint_t all,
+    int64_t now_ns, ngx_http_llm_lease_news_t *news, ngx_uint_t n);
+static void ngx_http_llm_lease_free_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_lease_t *lease);
 static ngx_uint_t ngx_http_llm_lease_unused(ngx_http_llm_zone_t *zone,
     ngx_http_llm_lease_t *lease, int64_t now_ns);
 
@@ -79,7 +90,7 @@ ngx_http_llm_lease_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     }
 
     ngx_queue_remove(&lease->queue);
-    ngx_queue_insert_head(&take->zone->sh->leases->queue, &lease->queue);
+    ngx_queue_insert_head(&take->shard->sh->leases->queue, &lease->queue);
 
     return ngx_llm_lease_take(&lease->lease, take->costs, now_ns);
 }
@@ -93,14 +104,17 @@ ngx_http_llm_lease_find_locked(ngx_http_llm_zone_t *zone,
 {
     uint32_t                start;
     ngx_http_llm_lease_t  **slot;
+    ngx_http_llm_leases_t  *leases;
 
-    if (zone->sh->leases == NULL) {
+    leases = ngx_http_llm_key_shard(zone, digest)->sh->leases;
+
+    if (leases == NULL) {
         return NULL;
     }
 
     ngx_memcpy(&start, digest, sizeof(uint32_t));
 
-    slot = &zone->sh->leases->slots[start & (NGX_HTTP_LLM_LEASE_SLOTS - 1)];
+    slot = &leases->slots[start & (ngx_http_llm_lease_slots(zone) - 1)];
 
     while (*slot
            && ngx_memcmp((*slot)->digest, digest, NGX_HTTP_LLM_KEY_DIGEST)
@@ -116,14 +130,20 @@ ngx_http_llm_lease_find_locked(ngx_http_llm_zone_t *zone,
 static ngx_http_llm_lease_t *
 ngx_http_llm_lease_create_locked(ngx_http_llm_take_t *take)
 {
-    ngx_http_llm_lease_t    *lease, **slot;
-    ngx_http_llm_zone_sh_t  *sh;
+    size_t                    size;
+    ngx_http_llm_zone_t      *zone;
+    ngx_http_llm_lease_t     *lease, **slot;
+    ngx_http_llm_shard_sh_t  *sh;
 
-    sh = take->zone->sh;
+    zone = take->zone;
+    sh = take->shard->sh;
 
     if (sh->leases == NULL) {
-        sh->leases = ngx_slab_calloc_locked(take->zone->shpool,
-                                            sizeof(ngx_http_llm_leases_t));
+        size = sizeof(ngx_http_llm_leases_t)
+               + ngx_http_llm_lease_slots(zone)
+                 * sizeof(ngx_http_llm_lease_t *);
+
+        sh->leases = ngx_slab_calloc(zone->shpool, size);
         if (sh->leases == NULL) {
             return NULL;
         }
@@ -131,15 +151,14 @@ ngx_http_llm_lease_create_locked(ngx_http_llm_take_t *take)
         ngx_queue_init(&sh->leases->queue);
     }
 
-    lease = ngx_slab_calloc_locked(take->zone->shpool,
-                                   sizeof(ngx_http_llm_lease_t));
+    lease = ngx_slab_calloc(zone->shpool, sizeof(ngx_http_llm_lease_t));
     if (lease == NULL) {
         return NULL;
     }
 
     ngx_memcpy(lease->digest, take->digest, NGX_HTTP_LLM_KEY_DIGEST);
 
-    slot = ngx_http_llm_lease_find_locked(take->zone, take->digest);
+    slot = ngx_http_llm_lease_find_locked(zone, take->digest);
 
     *slot = lease;
     ngx_queue_insert_head(&sh->leases->queue, &lease->queue);
@@ -244,11 +263,13 @@ ngx_http_llm_lease_poll(ngx_http_llm_zone_t *zone, const u_char *digest,
     ngx_uint_t percent, int64_t now_ns, ngx_http_llm_lease_news_t *news)
 {
     ngx_uint_t              is;
+    ngx_shmtx_t            *mutex;
     ngx_http_llm_lease_t  **slot;
 
     is = 0;
+    mutex = ngx_http_llm_key_shard(zone, digest)->mutex;
 
-    ngx_shmtx_lock(&zone->shpool->mutex);
+    ngx_shmtx_lock(mutex);
 
     slot = ngx_http_llm_lease_find_locked(zone, digest);
 
@@ -256,7 +277,7 @@ ngx_http_llm_lease_poll(ngx_http_llm_zone_t *zone, const u_char *digest,
         is = ngx_http_llm_lease_news_locked(*slot, percent, now_ns, news);
     }
 
-    ngx_shmtx_unlock(&zone->shpool->mutex);
+    ngx_shmtx_unlock(mutex);
 
     return is;
 }
@@ -319,9 +340,12 @@ ngx_http_llm_lease_answer(ngx_http_llm_zone_t *zone, const u_char *digest,
     const ngx_http_llm_lease_answer_t *answer, int64_t now_ns)
 {
     ngx_uint_t              b;
+    ngx_shmtx_t            *mutex;
     ngx_http_llm_lease_t   *lease, **slot;
 
-    ngx_shmtx_lock(&zone->shpool->mutex);
+    mutex = ngx_http_llm_key_shard(zone, digest)->mutex;
+
+    ngx_shmtx_lock(mutex);
 
     slot = ngx_http_llm_lease_find_locked(zone, digest);
     lease = slot ? *slot : NULL;
@@ -341,7 +365,7 @@ ngx_http_llm_lease_answer(ngx_http_llm_zone_t *zone, const u_char *digest,
         }
     }
 
-    ngx_shmtx_unlock(&zone->shpool->mutex);
+    ngx_shmtx_unlock(mutex);
 }
 
 
@@ -350,21 +374,51 @@ ngx_http_llm_lease_sweep(ngx_http_llm_zone_t *zone, ngx_uint_t percent,
     ngx_uint_t all, int64_t now_ns, ngx_http_llm_lease_news_t *news,
     ngx_uint_t n)
 {
-    ngx_uint_t              found, i, is;
-    ngx_queue_t            *q, *prev;
-    ngx_http_llm_lease_t   *lease, **slot;
-    ngx_http_llm_leases_t  *leases;
+    ngx_uint_t             found, i;
+    ngx_http_llm_shard_t  *shard;
+
+    static ngx_uint_t  turn;
 
     found = 0;
 
-    ngx_shmtx_lock(&zone->shpool->mutex);
+    /* each is the first one at times, for there may be more than n */
 
-    leases = zone->sh->leases;
-    q = leases ? ngx_queue_last(&leases->queue) : NULL;
+    turn++;
 
-    for (i = 0; q && q != ngx_queue_sentinel(&leases->queue); i++) {
+    for (i = 0; i < zone->nshards; i++) {
+        shard = &zone->shards[(turn + i) & (zone->nshards - 1)];
 
-        if (found == n || (i == NGX_HTTP_LLM_LEASE_LOOK && !all)) {
+        ngx_shmtx_lock(shard->mutex);
+
+        if (shard->sh->leases) {
+            found += ngx_http_llm_lease_sweep_locked(zone, shard->sh->leases,
+                                                     percent, all, now_ns,
+                                                     news + found, n - found);
+        }
+
+        ngx_shmtx_unlock(shard->mutex);
+    }
+
+    return found;
+}
+
+
+static ngx_uint_t
+ngx_http_llm_lease_sweep_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_leases_t *leases, ngx_uint_t percent, ngx_uint_t all,
+    int64_t now_ns, ngx_http_llm_lease_news_t *news, ngx_uint_t n)
+{
+    ngx_uint_t             found, i, is, most;
+    ngx_queue_t           *q, *prev;
+    ngx_http_llm_lease_t  *lease;
+
+    found = 0;
+    most = NGX_HTTP_LLM_LEASE_LOOK / zone->nshards;
+    q = ngx_queue_last(&leases->queue);
+
+    for (i = 0; q != ngx_queue_sentinel(&leases->queue); i++) {
+
+        if (found == n || (i == most && !all)) {
             break;
         }
 
@@ -384,19 +438,33 @@ ngx_http_llm_lease_sweep(ngx_http_llm_zone_t *zone, ngx_uint_t percent,
             found++;
 
         } else if (ngx_http_llm_lease_unused(zone, lease, now_ns)) {
-            slot = ngx_http_llm_lease_find_locked(zone, lease->digest);
-            *slot = lease->next;
-
-            ngx_queue_remove(&lease->queue);
-            ngx_slab_free_locked(zone->shpool, lease);
+            ngx_http_llm_lease_free_locked(zone, lease);
         }
 
         q = prev;
     }
 
-    ngx_shmtx_unlock(&zone->shpool->mutex);
-
     return found;
+}
+
+
+static void
+ngx_http_llm_lease_free_locked(ngx_http_llm_zone_t *zone,
+    ngx_http_llm_lease_t *lease)
+{
+    ngx_http_llm_lease_t  **slot;
+
+    slot = ngx_http_llm_lease_find_locked(zone, lease->digest);
+    *slot = lease->next;
+
+    ngx_queue_remove(&lease->queue);
+
+    ngx_shmtx_lock(&zone->shpool->mutex);
+
+    ngx_slab_free_locked(zone->shpool, lease);
+    zone->sh->exhausted = 0;
+
+    ngx_shmtx_unlock(&zone->shpool->mutex);
 }
 
 

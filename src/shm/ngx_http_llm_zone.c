@@ -9,13 +9,18 @@
 #include "ngx_http_llm_lease.h"
 
 
-static void ngx_http_llm_zone_sort(ngx_http_llm_zone_t **sorted,
+static ngx_int_t ngx_http_llm_zone_try(ngx_http_llm_take_t *takes,
+    ngx_uint_t n, ngx_llm_bucket_t (*buckets)[NGX_HTTP_LLM_BUDGETS],
+    int64_t now_ns);
+static void ngx_http_llm_zone_sort(ngx_shmtx_t **sorted,
     ngx_http_llm_take_t *takes, ngx_uint_t n);
+static ngx_uint_t ngx_http_llm_zone_room(ngx_http_llm_take_t *takes,
+    ngx_uint_t n, int64_t now_ns);
 static ngx_int_t ngx_http_llm_zone_look_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
 static int64_t ngx_http_llm_zone_cost(ngx_http_llm_take_t *take,
     ngx_http_llm_key_t *key);
-static ngx_int_t ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take,
+static void ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
 static void ngx_http_llm_zone_undo_locked(ngx_http_llm_take_t *take,
     int64_t now_ns);
@@ -41,20 +46,57 @@ ngx_int_t
 ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
     int64_t now_ns)
 {
-    ngx_int_t             rc;
-    ngx_uint_t            i;
-    ngx_llm_bucket_t      buckets[NGX_HTTP_LLM_MAX_ZONES][NGX_HTTP_LLM_BUDGETS];
-    ngx_http_llm_zone_t  *sorted[NGX_HTTP_LLM_MAX_ZONES];
+    ngx_int_t         rc;
+    ngx_uint_t        i, tries;
+    ngx_llm_bucket_t  buckets[NGX_HTTP_LLM_MAX_ZONES][NGX_HTTP_LLM_BUDGETS];
 
     for (i = 0; i < n; i++) {
-        ngx_http_llm_key_prefetch(takes[i].zone, takes[i].digest,
-                                  now_ns);
+        takes[i].moved = 0;
+        takes[i].note = NGX_HTTP_LLM_ZONE_SILENT;
+        takes[i].shard = ngx_http_llm_key_shard(takes[i].zone,
+                                                takes[i].digest);
+
+        ngx_http_llm_key_prefetch(takes[i].zone, takes[i].digest, now_ns);
     }
+
+    rc = ngx_http_llm_zone_try(takes, n, buckets, now_ns);
+
+    /* it may be keys that lack room first, all at once, and then each hold */
+
+    for (tries = 0; rc != NGX_OK && tries <= n; tries++) {
+
+        if (!ngx_http_llm_zone_room(takes, n, now_ns)) {
+            break;
+        }
+
+        rc = ngx_http_llm_zone_try(takes, n, buckets, now_ns);
+    }
+
+    for (i = 0; i < n; i++) {
+
+        if (takes[i].refused) {
+            ngx_http_llm_key_note(&takes[i], NGX_HTTP_LLM_ZONE_FULL, now_ns);
+        }
+
+        ngx_http_llm_zone_report(&takes[i], buckets[i], now_ns);
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_llm_zone_try(ngx_http_llm_take_t *takes, ngx_uint_t n,
+    ngx_llm_bucket_t (*buckets)[NGX_HTTP_LLM_BUDGETS], int64_t now_ns)
+{
+    ngx_int_t     rc;
+    ngx_uint_t    i;
+    ngx_shmtx_t  *sorted[NGX_HTTP_LLM_MAX_ZONES];
 
     ngx_http_llm_zone_sort(sorted, takes, n);
 
     for (i = 0; i < n; i++) {
-        ngx_shmtx_lock(&sorted[i]->shpool->mutex);
+        ngx_shmtx_lock(sorted[i]);
     }
 
     rc = NGX_OK;
@@ -65,13 +107,23 @@ ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
         }
     }
 
+    /* this may fail, and nothing behind it */
+
     for (i = 0; i < n && rc == NGX_OK; i++) {
-        rc = ngx_http_llm_zone_take_locked(&takes[i], now_ns);
+        takes[i].hold = ngx_http_llm_hold_begin_locked(&takes[i], now_ns);
+
+        if (takes[i].hold == NULL) {
+            takes[i].refused = 1;
+            rc = NGX_BUSY;
+        }
     }
 
     for (i = 0; i < n; i++) {
 
-        if (rc != NGX_OK) {
+        if (rc == NGX_OK) {
+            ngx_http_llm_zone_take_locked(&takes[i], now_ns);
+
+        } else {
             ngx_http_llm_zone_undo_locked(&takes[i], now_ns);
         }
 
@@ -79,11 +131,7 @@ ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
     }
 
     for (i = n; i > 0; i--) {
-        ngx_shmtx_unlock(&sorted[i - 1]->shpool->mutex);
-    }
-
-    for (i = 0; i < n; i++) {
-        ngx_http_llm_zone_report(&takes[i], buckets[i], now_ns);
+        ngx_shmtx_unlock(sorted[i - 1]);
     }
 
     return rc;
@@ -93,21 +141,41 @@ ngx_http_llm_zone_reserve(ngx_http_llm_take_t *takes, ngx_uint_t n,
 /* all workers lock in the order of the addresses, which they share */
 
 static void
-ngx_http_llm_zone_sort(ngx_http_llm_zone_t **sorted,
-    ngx_http_llm_take_t *takes, ngx_uint_t n)
+ngx_http_llm_zone_sort(ngx_shmtx_t **sorted, ngx_http_llm_take_t *takes,
+    ngx_uint_t n)
 {
-    ngx_uint_t            i, k;
-    ngx_http_llm_zone_t  *zone;
+    ngx_uint_t    i, k;
+    ngx_shmtx_t  *mutex;
 
     for (i = 0; i < n; i++) {
-        zone = takes[i].zone;
+        mutex = takes[i].shard->mutex;
 
-        for (k = i; k > 0 && sorted[k - 1]->sh > zone->sh; k--) {
+        for (k = i; k > 0 && sorted[k - 1] > mutex; k--) {
             sorted[k] = sorted[k - 1];
         }
 
-        sorted[k] = zone;
+        sorted[k] = mutex;
     }
+}
+
+
+/* false: those that were refused will be again */
+
+static ngx_uint_t
+ngx_http_llm_zone_room(ngx_http_llm_take_t *takes, ngx_uint_t n,
+    int64_t now_ns)
+{
+    ngx_uint_t  i, room;
+
+    room = 0;
+
+    for (i = 0; i < n; i++) {
+        if (takes[i].refused) {
+            room |= ngx_http_llm_key_room(&takes[i], now_ns);
+        }
+    }
+
+    return room;
 }
 
 
@@ -121,8 +189,6 @@ ngx_http_llm_zone_look_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     take->hold = NULL;
     take->leased = 0;
     take->refused = 0;
-    take->moved = 0;
-    take->note = NGX_HTTP_LLM_ZONE_SILENT;
 
     key = ngx_http_llm_key_find_locked(take->zone, take->digest);
 
@@ -203,17 +269,13 @@ ngx_http_llm_zone_cost(ngx_http_llm_take_t *take, ngx_http_llm_key_t *key)
 }
 
 
-static ngx_int_t
+static void
 ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
     ngx_uint_t            b;
     ngx_http_llm_hold_t  *hold;
 
-    hold = ngx_http_llm_hold_begin_locked(take, now_ns);
-    if (hold == NULL) {
-        take->refused = 1;
-        return NGX_BUSY;
-    }
+    hold = take->hold;
 
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
         if (take->rates[b].tokens && !take->elsewhere) {
@@ -236,19 +298,16 @@ ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
         ngx_http_llm_queue_join_locked(hold, take, now_ns);
         take->start_ns = ngx_http_llm_queue_start(hold);
     }
-
-    take->hold = hold;
-
-    return NGX_OK;
 }
 
+
+/* a hold that has taken nothing yet */
 
 static void
 ngx_http_llm_zone_undo_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
     if (take->hold) {
-        ngx_http_llm_hold_end_locked(take->zone, take->hold,
-                                     ngx_http_llm_hold_nothing, now_ns);
+        ngx_http_llm_hold_end_locked(take->zone, take->hold, NULL, now_ns);
         take->hold = NULL;
 
     } else if (take->key) {

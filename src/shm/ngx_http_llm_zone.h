@@ -16,6 +16,12 @@
  * budgets are full again goes first, then the least recently used one, to the
  * second; when every key has holds, new keys and more holds are refused until
  * a request ends.
+ *
+ * A zone that is not small has several locks.  Which one a key is behind its
+ * digest says, and the keys of one lock, a shard, have an LRU of their own;
+ * memory goes where it is needed.  Each lock is the mutex of a shared memory
+ * zone that has nothing else: when a worker dies nginx unlocks those, and no
+ * others.
  */
 
 
@@ -32,6 +38,9 @@
 /* most zones that apply to one request */
 #define NGX_HTTP_LLM_MAX_ZONES   8
 
+/* most locks of a zone; a power of two */
+#define NGX_HTTP_LLM_MAX_SHARDS  8
+
 #define NGX_HTTP_LLM_KEY_DIGEST  20
 
 
@@ -42,10 +51,23 @@
 #define NGX_HTTP_LLM_BUDGETS     2
 
 
-typedef struct ngx_http_llm_zone_sh_s  ngx_http_llm_zone_sh_t;
-typedef struct ngx_http_llm_key_s      ngx_http_llm_key_t;
-typedef struct ngx_http_llm_hold_s     ngx_http_llm_hold_t;
-typedef struct ngx_http_llm_leases_s   ngx_http_llm_leases_t;
+typedef struct ngx_http_llm_zone_sh_s   ngx_http_llm_zone_sh_t;
+typedef struct ngx_http_llm_shard_sh_s  ngx_http_llm_shard_sh_t;
+typedef struct ngx_http_llm_stock_s     ngx_http_llm_stock_t;
+typedef struct ngx_http_llm_key_s       ngx_http_llm_key_t;
+typedef struct ngx_http_llm_hold_s      ngx_http_llm_hold_t;
+typedef struct ngx_http_llm_leases_s    ngx_http_llm_leases_t;
+
+
+/* the keys of a zone that have a lock in common */
+
+typedef struct {
+    ngx_shmtx_t                *mutex;
+    ngx_http_llm_shard_sh_t    *sh;
+
+    /* one for each process */
+    ngx_http_llm_stock_t       *stocks;
+} ngx_http_llm_shard_t;
 
 
 /* a zone as one cycle sees it; the first member of shm_zone->data */
@@ -58,6 +80,14 @@ typedef struct {
     /* of sh, from where they would be fetched each time */
     ngx_uint_t                  nslots;
     uint32_t                   *slots;
+
+    /* a power of two; 0 before it is bound: as many as its size has */
+    ngx_uint_t                  nshards;
+
+    /* the number of a slot without so many bits is that of its shard */
+    ngx_uint_t                  shard_shift;
+
+    ngx_http_llm_shard_t        shards[NGX_HTTP_LLM_MAX_SHARDS];
 
     /* the key's expression: a reload may not change it */
     ngx_str_t                   key;
@@ -139,8 +169,9 @@ typedef struct {
     /* NULL: nothing was taken */
     ngx_http_llm_hold_t        *hold;
 
-    /* valid as long as the zone is locked */
+    /* valid as long as it is locked, and its lock */
     ngx_http_llm_key_t         *key;
+    ngx_http_llm_shard_t       *shard;
 
     ngx_http_llm_zone_note_e    note;
 
@@ -194,9 +225,12 @@ typedef struct {
 ngx_shm_zone_t *ngx_http_llm_zone_add(ngx_conf_t *cf, ngx_str_t *name,
     size_t size);
 
-/* makes zone, which holds its key, what shm_zone stands for */
+/*
+ * Makes zone, which holds its key, what shm_zone stands for, and declares its
+ * locks.  NGX_OK, or NGX_ERROR, logged.
+ */
 
-void ngx_http_llm_zone_bind(ngx_shm_zone_t *shm_zone,
+ngx_int_t ngx_http_llm_zone_bind(ngx_conf_t *cf, ngx_shm_zone_t *shm_zone,
     ngx_http_llm_zone_t *zone);
 
 /* the time of all buckets: monotonic, the same in all workers */
@@ -204,8 +238,8 @@ void ngx_http_llm_zone_bind(ngx_shm_zone_t *shm_zone,
 int64_t ngx_http_llm_zone_now(void);
 
 /*
- * Takes all costs of n different zones, or none: all zones are locked when
- * it looks, and until it took.  NGX_OK: all are taken, and are there behind
+ * Takes all costs of n different zones, or none: all keys are locked when it
+ * looks, and until it took.  NGX_OK: all are taken, and are there behind
  * the longest of the delays; who comes later is behind that.  NGX_BUSY: some
  * take is refused, or has a delay that is longer than its wait.  A hold of a
  * take with a delay sleeps until it is woken.

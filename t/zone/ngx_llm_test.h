@@ -121,6 +121,14 @@ void ngx_llm_test_live(ngx_llm_test_life_t *life);
 
 void ngx_llm_test_order(ngx_llm_test_life_t *life, ngx_uint_t steps);
 
+/* many processes in the zones with shards, behind that */
+
+void ngx_llm_test_race(ngx_llm_test_life_t *life, ngx_uint_t steps);
+
+/* chunks of a zone that nobody uses */
+
+ngx_uint_t ngx_llm_test_free(ngx_http_llm_zone_t *zone);
+
 /* the same of the bucket that never rounds */
 
 void ngx_llm_test_charge(ngx_llm_test_life_t *life, ngx_uint_t z,

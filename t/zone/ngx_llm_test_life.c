@@ -19,6 +19,7 @@ static void ngx_llm_test_end(ngx_llm_test_life_t *life, ngx_uint_t i);
 static void ngx_llm_test_close(ngx_llm_test_life_t *life, ngx_uint_t i,
     const int64_t *costs, ngx_uint_t dead);
 static void ngx_llm_test_crowd(ngx_llm_test_life_t *life);
+static void ngx_llm_test_crowded(ngx_llm_test_life_t *life, ngx_uint_t z);
 
 
 uint64_t  ngx_llm_test_seen[NGX_LLM_TEST_SEEN];
@@ -513,18 +514,20 @@ static void
 ngx_llm_test_crowd(ngx_llm_test_life_t *life)
 {
     u_char                other[NGX_HTTP_LLM_KEY_DIGEST];
-    ngx_uint_t            i, k, n;
-    ngx_http_llm_take_t   last, takes[NGX_LLM_TEST_ZONES];
+    ngx_uint_t            i, n, z;
+    ngx_http_llm_take_t   takes[NGX_LLM_TEST_ZONES];
     ngx_http_llm_hold_t  *crowd[1024];
     ngx_uint_t            numbers[NGX_LLM_TEST_ZONES];
 
-    ngx_memcpy(other, life->digests[0], NGX_HTTP_LLM_KEY_DIGEST);
+    z = ngx_llm_test_to(life, NGX_LLM_TEST_ZONES - 1);
+
+    ngx_memcpy(other, life->digests[z], NGX_HTTP_LLM_KEY_DIGEST);
     other[NGX_HTTP_LLM_KEY_DIGEST - 5] ^= 1;
 
     for (n = 0; n < 1024; n++) {
         ngx_llm_test_takes(life, takes, numbers);
 
-        takes[0].zone = &life->zones[0];
+        takes[0].zone = &life->zones[z];
         takes[0].need = 0;
         takes[0].prompt = 1;
         takes[0].completion = 0;
@@ -557,33 +560,51 @@ ngx_llm_test_crowd(ngx_llm_test_life_t *life)
         return;
     }
 
-    for (i = 0; i < NGX_HTTP_LLM_ZONE_STOCKS; i++) {
-        if (life->zones[0].sh->stocks[i].free) {
-            life->broken = "a zone is full beside memory that is free";
-            return;
-        }
+    if (ngx_llm_test_free(&life->zones[z])) {
+        life->broken = "a zone is full beside memory that is free";
+        return;
     }
 
     ngx_llm_test_seen[NGX_LLM_TEST_SEEN_FULL]++;
 
+    ngx_llm_test_crowded(life, z);
+
+    for (i = 0; i < n; i++) {
+        ngx_http_llm_zone_settle(&life->zones[z], crowd[i],
+                                 ngx_http_llm_hold_nothing, -1,
+                                 life->now_ns);
+    }
+}
+
+
+static void
+ngx_llm_test_crowded(ngx_llm_test_life_t *life, ngx_uint_t z)
+{
+    ngx_uint_t           i, k, n;
+    ngx_http_llm_take_t  last, takes[NGX_LLM_TEST_ZONES];
+    ngx_uint_t           numbers[NGX_LLM_TEST_ZONES];
+
     /* without holds a key makes room, and is a new one later */
 
-    if (ngx_llm_test_key(life, 0) == NULL) {
-        life->budgets[0][NGX_HTTP_LLM_TOKENS].exact = 0;
-        life->budgets[0][NGX_HTTP_LLM_REQUESTS].exact = 0;
+    if (ngx_llm_test_key(life, z) == NULL) {
+        life->budgets[z][NGX_HTTP_LLM_TOKENS].exact = 0;
+        life->budgets[z][NGX_HTTP_LLM_REQUESTS].exact = 0;
     }
 
-    for (i = 0; i < 20; i++) {
+    for (n = 0; n < 20; n++) {
 
         do {
             k = ngx_llm_test_takes(life, takes, numbers);
-        } while (k < 2 || numbers[0] != 0);
+
+            for (i = 0; i < k && numbers[i] != z; i++) { /* void */ }
+
+        } while (k < 2 || i == k);
 
         /* what has been taken of the others when that is seen comes back */
 
         last = takes[k - 1];
-        takes[k - 1] = takes[0];
-        takes[0] = last;
+        takes[k - 1] = takes[i];
+        takes[i] = last;
 
         if (ngx_http_llm_zone_reserve(takes, k, life->now_ns) == NGX_OK) {
             life->broken = "a full zone has let somebody in";
@@ -591,11 +612,5 @@ ngx_llm_test_crowd(ngx_llm_test_life_t *life)
         }
 
         ngx_llm_test_check(life);
-    }
-
-    for (i = 0; i < n; i++) {
-        ngx_http_llm_zone_settle(&life->zones[0], crowd[i],
-                                 ngx_http_llm_hold_nothing, -1,
-                                 life->now_ns);
     }
 }
