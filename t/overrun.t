@@ -5,6 +5,8 @@
 # pace.  Only completion tokens count, and the rate of a day does not refill
 # while a test runs.  llm-sim's words come to about two tokens an event by
 # the estimate, which is all that can be known while they pass.
+#
+# long: all of it with the same clients
 
 use strict;
 use warnings;
@@ -686,3 +688,31 @@ sub {
 }
 --- log
 end: done
+
+
+
+=== TEST 29: an event is a token at least, also where its text is less by far
+--- http_config eval: "$::Zone tokens=100/d;"
+--- location
+llm_limit zone=t reserve=10 overrun=cut;
+--- sim: tokens=2000; itl=0; say=a
+--- more_headers eval: $::Me
+--- response_body_like eval: $::Cut
+--- error_log: used 10
+--- log
+end: limit_cut
+completion_tokens: /10[01]/
+
+
+
+=== TEST 30: .. but a maximum that upstream keeps to is not overrun by that
+--- http_config eval: "$::Zone tokens=60/d;"
+--- location
+llm_limit zone=t reserve=max overrun=cut;
+--- body: {"model":"sim","stream":true,"max_tokens":60,"messages":[{"role":"user","content":"hello"}]}
+--- sim: tokens=60; itl=0; say=a; extra={"choices":[{"index":0,"delta":{"content":"b"}}]}
+--- more_headers eval: $::Me
+--- response_body_like: \[DONE\]
+--- log
+end: done
+completion_tokens: 60

@@ -47,7 +47,7 @@ ngx_http_llm_overrun_look(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     unsigned bits)
 {
     int64_t                  used;
-    uint64_t                 bytes, content_bytes;
+    uint64_t                 bytes, seen_bytes;
     ngx_uint_t               i;
     ngx_msec_t               pause_ms;
     ngx_llm_usage_t          usage;
@@ -74,13 +74,14 @@ ngx_http_llm_overrun_look(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_HTTP_LLM_OVERRUN_GO_ON;
     }
 
-    content_bytes = ngx_llm_text_bytes(&ctx->relay->answer.content);
+    seen_bytes = ngx_llm_text_bytes(&ctx->relay->answer.content)
+                 + ctx->relay->answer.content_events;
 
-    if (content_bytes < overrun->look_bytes) {
+    if (seen_bytes < overrun->look_bytes) {
 
-        /* an event is never smaller than its content */
+        /* an event is always larger than its content */
 
-        overrun->quiet_bytes = overrun->look_bytes - content_bytes;
+        overrun->quiet_bytes = overrun->look_bytes - seen_bytes;
         return NGX_HTTP_LLM_OVERRUN_GO_ON;
     }
 
@@ -111,7 +112,7 @@ ngx_http_llm_overrun_look(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
                                          part->held + part->slack - used));
     }
 
-    overrun->look_bytes = content_bytes + bytes;
+    overrun->look_bytes = seen_bytes + bytes;
     overrun->quiet_bytes = bytes;
 
     if (pause_ms && ngx_http_llm_pause(r, ctx, pause_ms) == NGX_OK) {
@@ -166,10 +167,11 @@ ngx_http_llm_overrun_start(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
 
 /*
- * What has been used so far.  Of the estimate, what is above the maximum that
- * the request names is not believed, up to half of that: it is more likely
- * that the estimate is wrong than that upstream does not keep to it, and a
- * reserve for all that a request may use would not last else.
+ * What has been used so far, as the bill has it: by the estimate, and at least
+ * a token for each event.  Of that, what is above the maximum that the request
+ * names is not believed, up to half of that: it is more likely that the
+ * estimate is wrong than that upstream does not keep to it, and a reserve for
+ * all that a request may use would not last else.
  */
 
 static void
@@ -197,6 +199,7 @@ ngx_http_llm_overrun_usage(ngx_http_llm_ctx_t *ctx, unsigned bits,
 
     tokens = ngx_llm_estimate(&ctx->relay->overrun.ratio,
                               ngx_llm_estimate_raw(&answer->content), 0);
+    tokens = ngx_max(tokens, (int64_t) answer->content_events);
 
     if (facts->max_output >= 0) {
 
@@ -322,7 +325,10 @@ ngx_http_llm_overrun_least(const ngx_llm_rate_t *rate)
 }
 
 
-/* content of so many bytes costs no more than these tokens */
+/*
+ * Content of so many bytes, with one more for each event, costs no more than
+ * these tokens.
+ */
 
 static uint64_t
 ngx_http_llm_overrun_bytes(ngx_http_llm_ctx_t *ctx, ngx_http_llm_part_t *part,
@@ -343,6 +349,7 @@ ngx_http_llm_overrun_bytes(ngx_http_llm_ctx_t *ctx, ngx_http_llm_part_t *part,
         ratio_16 = 65536;
     }
 
+    ratio_16 = ngx_max(ratio_16, 65536 / NGX_HTTP_LLM_OVERRUN_PER_BYTE);
     tokens = ngx_min(tokens, NGX_HTTP_LLM_OVERRUN_FAR);
 
     return tokens * 65536 * 1000

@@ -42,7 +42,10 @@ typedef struct {
      */
     int64_t                     quiet_bytes;
 
-    /* of content, behind which more than what is held may be used up */
+    /*
+     * of content, and one for each event: behind so many more than what is
+     * held may be used up
+     */
     uint64_t                    look_bytes;
 
     ngx_llm_ratio_t             ratio;
