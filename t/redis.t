@@ -33,6 +33,7 @@ with_local_zones();
 rejected_by_local_zone();
 many_keys();
 overruns();
+answered_late();
 paced();
 dry_run();
 nothing_secret();
@@ -306,6 +307,29 @@ sub overruns {
     ok(LlmNode::used($Redis) <= 200 + 5, 'over by one event at most')
         or diag(scalar LlmNode::used($Redis));
     done('overruns');
+}
+
+
+# what passes while Redis has not answered for what passed before it
+
+sub answered_late {
+    my ($one) = nodes(1, limit => 'reserve=1', burst => 10000);
+    my $client = $one->open(3000, sim => 'tokens=3000; itl=5');
+    my $passed = sub { return scalar(() = $client->body =~ /tok\d/g) };
+
+    $client->pump until $passed->() >= 10;
+    $Redis->freeze;
+    $client->pump until $passed->() >= 200;
+    $Redis->thaw;
+
+    LlmRedis::await('overrun: late answers do not end the counting', sub {
+        $client->pump;
+        return LlmNode::used($Redis) >= 200;
+    });
+
+    ok(!$client->complete, 'while the stream goes on');
+    $client->close;
+    done('answered late');
 }
 
 

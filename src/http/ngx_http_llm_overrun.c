@@ -327,7 +327,7 @@ ngx_http_llm_overrun_least(const ngx_llm_rate_t *rate)
 
 /*
  * Content of so many bytes, with one more for each event, costs no more than
- * these tokens.
+ * these tokens.  They are below 0 as long as Redis has not told what it gives.
  */
 
 static uint64_t
@@ -335,6 +335,10 @@ ngx_http_llm_overrun_bytes(ngx_http_llm_ctx_t *ctx, ngx_http_llm_part_t *part,
     int64_t tokens)
 {
     int64_t  ratio_16, weight_1000;
+
+    if (tokens < 0) {
+        return 0;
+    }
 
     weight_1000 = ngx_max(part->zone->weights.completion_1000,
                           part->zone->weights.reasoning_1000);
