@@ -42,13 +42,16 @@ typedef struct {
 
 
 static int ngx_llm_text_is_full(const ngx_llm_text_t *text);
+static void ngx_llm_text_long(ngx_llm_text_t *text, const unsigned char *p,
+    size_t len) __attribute__((noinline));
 static size_t ngx_llm_text_vectors(ngx_llm_text_t *text,
     ngx_llm_text_wide_t *wide, const unsigned char *p, size_t len);
 static uint64_t ngx_llm_text_sum(const ngx_llm_text_vector_t *counter);
-static void ngx_llm_text_short(ngx_llm_text_t *text, ngx_llm_text_wide_t *wide,
-    const unsigned char *p, size_t len);
+static uint64_t ngx_llm_text_short(const unsigned char *p, size_t len);
+static void ngx_llm_text_ascii(ngx_llm_text_t *text, uint64_t counts);
 static void ngx_llm_text_wide(ngx_llm_text_t *text,
-    const ngx_llm_text_wide_t *wide);
+    const ngx_llm_text_wide_t *before, uint64_t counts)
+    __attribute__((noinline));
 
 
 /* counters of one byte each; the first four are the classes of ASCII */
@@ -76,34 +79,32 @@ static const uint64_t  ngx_llm_text_lanes[256] = {
 };
 
 
+/*
+ * A token is mostly short and ASCII.  What others need besides is not inlined:
+ * it would have its registers saved and its sums set up for each token.
+ */
+
 void
 ngx_llm_text_add(ngx_llm_text_t *text, const unsigned char *p, size_t len)
 {
-    size_t               n;
-    ngx_llm_text_wide_t  wide;
+    uint64_t                          counts;
+    static const ngx_llm_text_wide_t  none;
 
     if (ngx_llm_text_is_full(text)) {
         return;
     }
 
-    if (len > NGX_LLM_TEXT_MAX_BYTES) {
-        len = NGX_LLM_TEXT_MAX_BYTES;
+    if (len >= NGX_LLM_TEXT_LONG) {
+        ngx_llm_text_long(text, p, len);
+        return;
     }
 
-    wide.bytes = 0;
-    wide.lead2 = 0;
-    wide.lead3 = 0;
+    counts = ngx_llm_text_short(p, len);
 
-    while (len >= NGX_LLM_TEXT_LONG) {
-        n = ngx_llm_text_vectors(text, &wide, p, len);
-        p += n;
-        len -= n;
-    }
+    ngx_llm_text_ascii(text, counts);
 
-    ngx_llm_text_short(text, &wide, p, len);
-
-    if (wide.bytes != 0) {
-        ngx_llm_text_wide(text, &wide);
+    if (counts >= ngx_llm_text_lane(NGX_LLM_TEXT_LEAD2)) {
+        ngx_llm_text_wide(text, &none, counts);
     }
 }
 
@@ -130,14 +131,15 @@ ngx_llm_text_merge(ngx_llm_text_t *text, const ngx_llm_text_t *more)
 static int
 ngx_llm_text_is_full(const ngx_llm_text_t *text)
 {
-    size_t    i;
     uint32_t  any;
 
-    any = 0;
-
-    for (i = 0; i < NGX_LLM_TEXT_CLASSES; i++) {
-        any |= text->bytes[i];
-    }
+    any = text->bytes[NGX_LLM_TEXT_WORD]
+          | text->bytes[NGX_LLM_TEXT_DIGIT]
+          | text->bytes[NGX_LLM_TEXT_PUNCT]
+          | text->bytes[NGX_LLM_TEXT_SPACE]
+          | text->bytes[NGX_LLM_TEXT_LATIN]
+          | text->bytes[NGX_LLM_TEXT_CJK]
+          | text->bytes[NGX_LLM_TEXT_OTHER];
 
     return any >= NGX_LLM_TEXT_MAX_BYTES;
 }
@@ -156,6 +158,36 @@ ngx_llm_text_bytes(const ngx_llm_text_t *text)
     }
 
     return bytes;
+}
+
+
+/* all but its end by vectors */
+
+static void
+ngx_llm_text_long(ngx_llm_text_t *text, const unsigned char *p, size_t len)
+{
+    size_t               n;
+    uint64_t             counts;
+    ngx_llm_text_wide_t  wide;
+
+    if (len > NGX_LLM_TEXT_MAX_BYTES) {
+        len = NGX_LLM_TEXT_MAX_BYTES;
+    }
+
+    wide.bytes = 0;
+    wide.lead2 = 0;
+    wide.lead3 = 0;
+
+    while (len >= NGX_LLM_TEXT_LONG) {
+        n = ngx_llm_text_vectors(text, &wide, p, len);
+        p += n;
+        len -= n;
+    }
+
+    counts = ngx_llm_text_short(p, len);
+
+    ngx_llm_text_ascii(text, counts);
+    ngx_llm_text_wide(text, &wide, counts);
 }
 
 
@@ -245,55 +277,70 @@ ngx_llm_text_sum(const ngx_llm_text_vector_t *counter)
 }
 
 
-static void
-ngx_llm_text_short(ngx_llm_text_t *text, ngx_llm_text_wide_t *wide,
-    const unsigned char *p, size_t len)
+/* the counters */
+
+static uint64_t
+ngx_llm_text_short(const unsigned char *p, size_t len)
 {
-    size_t    i;
-    uint64_t  counts, lead2, lead3;
+    uint64_t              counts;
+    unsigned char         ch;
+    const unsigned char  *last;
 
     counts = 0;
+    last = p + len;
 
-    for (i = 0; i < len; i++) {
-        counts += ngx_llm_text_lanes[p[i]];
+    while (p < last) {
+        ch = *p++;
+        counts += ngx_llm_text_lanes[ch];
 
-        if (p[i] == ' ' && i + 1 < len && p[i + 1] > ' ') {
+        if (ch == ' ' && p < last && *p > ' ') {
             counts += ngx_llm_text_lane(NGX_LLM_TEXT_WORD)
                       - ngx_llm_text_lane(NGX_LLM_TEXT_SPACE);
         }
     }
 
-    for (i = 0; i < NGX_LLM_TEXT_LEAD2; i++) {
-        text->bytes[i] += ngx_llm_text_counted(i, counts);
-    }
+    return counts;
+}
 
-    if (counts < ngx_llm_text_lane(NGX_LLM_TEXT_LEAD2)) {
-        return;
-    }
+
+static void
+ngx_llm_text_ascii(ngx_llm_text_t *text, uint64_t counts)
+{
+    text->bytes[NGX_LLM_TEXT_WORD]
+        += ngx_llm_text_counted(NGX_LLM_TEXT_WORD, counts);
+    text->bytes[NGX_LLM_TEXT_DIGIT]
+        += ngx_llm_text_counted(NGX_LLM_TEXT_DIGIT, counts);
+    text->bytes[NGX_LLM_TEXT_PUNCT]
+        += ngx_llm_text_counted(NGX_LLM_TEXT_PUNCT, counts);
+    text->bytes[NGX_LLM_TEXT_SPACE]
+        += ngx_llm_text_counted(NGX_LLM_TEXT_SPACE, counts);
+}
+
+
+/*
+ * What is not ASCII, and what was before it.  Whatever the bytes are, none is
+ * counted twice and none is lost.
+ */
+
+static void
+ngx_llm_text_wide(ngx_llm_text_t *text, const ngx_llm_text_wide_t *before,
+    uint64_t counts)
+{
+    uint64_t  bytes, cjk, latin, lead2, lead3;
 
     lead2 = ngx_llm_text_counted(NGX_LLM_TEXT_LEAD2, counts);
     lead3 = ngx_llm_text_counted(NGX_LLM_TEXT_LEAD3, counts);
 
-    wide->bytes += lead2 + lead3
-                   + ngx_llm_text_counted(NGX_LLM_TEXT_HIGH, counts);
-    wide->lead2 += lead2;
-    wide->lead3 += lead3;
-}
+    bytes = before->bytes + lead2 + lead3
+            + ngx_llm_text_counted(NGX_LLM_TEXT_HIGH, counts);
 
+    lead2 += before->lead2;
+    lead3 += before->lead3;
 
-/* whatever the bytes are, none is counted twice and none is lost */
-
-static void
-ngx_llm_text_wide(ngx_llm_text_t *text, const ngx_llm_text_wide_t *wide)
-{
-    uint64_t  bytes, cjk, latin;
-
-    bytes = wide->bytes;
-
-    latin = (wide->lead2 * 2 < bytes) ? wide->lead2 * 2 : bytes;
+    latin = (lead2 * 2 < bytes) ? lead2 * 2 : bytes;
     bytes -= latin;
 
-    cjk = (wide->lead3 * 3 < bytes) ? wide->lead3 * 3 : bytes;
+    cjk = (lead3 * 3 < bytes) ? lead3 * 3 : bytes;
     bytes -= cjk;
 
     text->bytes[NGX_LLM_TEXT_LATIN] += latin;
