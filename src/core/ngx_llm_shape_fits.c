@@ -18,7 +18,6 @@
 #endif
 
 #include "ngx_llm_shape.h"
-#include "ngx_llm_utf8.h"
 
 
 /* a text with escapes that is longer than this does not fit */
@@ -41,15 +40,16 @@
 #define NGX_LLM_SHAPE_EACH(ch)       ((ch) * (uint64_t) 0x0101010101010101)
 
 
-static int ngx_llm_shape_equal(const unsigned char *a,
+static int ngx_llm_shape_differ(const unsigned char *a,
     const unsigned char *b, size_t n);
-static int ngx_llm_shape_short(const ngx_llm_str_t *texts, size_t ntexts);
-static size_t ngx_llm_shape_string(const unsigned char *p,
+static int ngx_llm_shape_short(const ngx_llm_str_t *texts,
+    const ngx_llm_str_t *end);
+static const unsigned char *ngx_llm_shape_string(const unsigned char *p,
     const unsigned char *last, unsigned *escaped);
 static const unsigned char *ngx_llm_shape_plain(const unsigned char *p,
     const unsigned char *last);
 static uint64_t ngx_llm_shape_word(const unsigned char *p);
-static size_t ngx_llm_shape_number(const unsigned char *p,
+static const unsigned char *ngx_llm_shape_number(const unsigned char *p,
     const unsigned char *last);
 static void ngx_llm_shape_unescape(const ngx_llm_str_t *fill,
     ngx_llm_text_t *text);
@@ -60,10 +60,10 @@ size_t
 ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
     size_t len, int whole, ngx_llm_text_t *text)
 {
-    size_t                i, n, ntexts;
+    size_t                i, n;
     unsigned              escaped;
-    ngx_llm_str_t         texts[NGX_LLM_SHAPE_HOLES];
-    const unsigned char  *start, *last, *piece;
+    ngx_llm_str_t         texts[NGX_LLM_SHAPE_HOLES], *fill, *end;
+    const unsigned char  *start, *last, *piece, *hole;
 
     if (shape == NULL) {
         return 0;
@@ -77,12 +77,12 @@ ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
     last = p + len;
     piece = shape->bytes;
     escaped = 0;
-    ntexts = 0;
+    end = texts;
 
     for (i = 0; /* void */ ; i++) {
         n = shape->pieces[i];
 
-        if ((size_t) (last - p) < n || !ngx_llm_shape_equal(p, piece, n)) {
+        if ((size_t) (last - p) < n || ngx_llm_shape_differ(p, piece, n)) {
             return 0;
         }
 
@@ -95,38 +95,45 @@ ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
 
         /* where a fill ends too early, the next piece differs */
 
+        hole = p;
+
         if (shape->kinds[i] == NGX_LLM_HOLE_NUMBER) {
-            n = ngx_llm_shape_number(p, last);
+            p = ngx_llm_shape_number(p, last);
 
-        } else {
-            n = ngx_llm_shape_string(p, last, &escaped);
+            if (p == hole) {
+                return 0;
+            }
+
+            continue;
         }
 
-        if (n == 0 && shape->kinds[i] != NGX_LLM_HOLE_STRING) {
-            return 0;
-        }
+        p = ngx_llm_shape_string(p, last, &escaped);
 
         if (shape->kinds[i] == NGX_LLM_HOLE_TEXT) {
-            texts[ntexts].data = p;
-            texts[ntexts++].len = n;
-        }
 
-        p += n;
+            if (p == hole) {
+                return 0;
+            }
+
+            end->data = hole;
+            end->len = p - hole;
+            end++;
+        }
     }
 
     if ((whole && p != last)
-        || (escaped && !ngx_llm_shape_short(texts, ntexts)))
+        || (escaped && !ngx_llm_shape_short(texts, end)))
     {
         return 0;
     }
 
-    for (i = 0; i < ntexts; i++) {
+    for (fill = texts; fill != end; fill++) {
 
         if (escaped) {
-            ngx_llm_shape_unescape(&texts[i], text);
+            ngx_llm_shape_unescape(fill, text);
 
         } else {
-            ngx_llm_text_add(text, texts[i].data, texts[i].len);
+            ngx_llm_text_add(text, fill->data, fill->len);
         }
     }
 
@@ -136,11 +143,11 @@ ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
 
 /*
  * Pieces between holes are short: a call of memcmp() would cost more than
- * what it does.  The last two words, or registers, may overlap.
+ * what it does.  The last two words, or registers, may overlap.  0: equal.
  */
 
 static int
-ngx_llm_shape_equal(const unsigned char *a, const unsigned char *b, size_t n)
+ngx_llm_shape_differ(const unsigned char *a, const unsigned char *b, size_t n)
 {
     uint64_t  differ;
 
@@ -150,38 +157,37 @@ ngx_llm_shape_equal(const unsigned char *a, const unsigned char *b, size_t n)
     __m128i  same;
 
     if (n >= 16 && n <= NGX_LLM_SHAPE_SHORT) {
-        same = ngx_llm_shape_same(a + n - 16, b + n - 16);
+        n -= 16;
+        same = ngx_llm_shape_same(a + n, b + n);
 
-        for (i = 0; i < n - 16; i += 16) {
+        for (i = 0; i < n; i += 16) {
             same = _mm_and_si128(same, ngx_llm_shape_same(a + i, b + i));
         }
 
-        return _mm_movemask_epi8(same) == 0xffff;
+        return _mm_movemask_epi8(same) ^ 0xffff;
     }
 
 #endif
 
     if (n < 8 || n > 16) {
-        return memcmp(a, b, n) == 0;
+        return memcmp(a, b, n);
     }
 
     differ = (ngx_llm_shape_word(a) ^ ngx_llm_shape_word(b))
              | (ngx_llm_shape_word(a + n - 8) ^ ngx_llm_shape_word(b + n - 8));
 
-    return differ == 0;
+    return differ != 0;
 }
 
 
 /* texts with escapes are copied, as far as there is room for it */
 
 static int
-ngx_llm_shape_short(const ngx_llm_str_t *texts, size_t ntexts)
+ngx_llm_shape_short(const ngx_llm_str_t *texts, const ngx_llm_str_t *end)
 {
-    size_t  i;
+    for ( /* void */ ; texts != end; texts++) {
 
-    for (i = 0; i < ntexts; i++) {
-
-        if (texts[i].len > NGX_LLM_SHAPE_ESCAPED_BYTES) {
+        if (texts->len > NGX_LLM_SHAPE_ESCAPED_BYTES) {
             return 0;
         }
     }
@@ -191,73 +197,47 @@ ngx_llm_shape_short(const ngx_llm_str_t *texts, size_t ntexts)
 
 
 /*
- * The bytes of a string up to its closing quote, or to what is in doubt: a
- * control byte, \u, a malformed escape or character.  There the next piece,
- * which starts with a quote, does not fit.  *escaped is set for an escape.
+ * The end of a string, its closing quote, or what is in doubt: a control
+ * byte, \u, a malformed escape.  There the next piece, which starts with a
+ * quote, does not fit.  *escaped is set for an escape.  That characters are
+ * well-formed is not asked of an answer that is read, either.
  */
 
-static size_t
+static const unsigned char *
 ngx_llm_shape_string(const unsigned char *p, const unsigned char *last,
     unsigned *escaped)
 {
-    unsigned              wide;
-    const unsigned char  *start;
-
-    start = p;
-    wide = 0;
-
     for ( ;; ) {
         p = ngx_llm_shape_plain(p, last);
 
-        if (p == last || *p == '"' || *p < 0x20) {
-            break;
+        if (last - p < 2 || *p != '\\' || !ngx_llm_shape_escape(p[1])) {
+            return p;
         }
 
-        if (*p == '\\') {
-
-            if (last - p < 2 || !ngx_llm_shape_escape(p[1])) {
-                break;
-            }
-
-            *escaped = 1;
-            p += 2;
-            continue;
-        }
-
-        wide = 1;
-        p++;
+        *escaped = 1;
+        p += 2;
     }
-
-    if (wide && !ngx_llm_utf8_valid(start, p - start)) {
-        return 0;
-    }
-
-    return p - start;
 }
 
 
 /*
- * The first byte that is no ASCII character standing for itself, as many as
- * fit in a register at a time.  In a word bit 7 of each byte of mask is set
- * for such a byte; a borrow may set more, but only above the first.
+ * The first byte that does not stand for itself, as many as fit in a register
+ * at a time.  In a word bit 7 of each byte of mask is set for such a byte; a
+ * borrow may set more, but only above the first.
  */
 
 static const unsigned char *
 ngx_llm_shape_plain(const unsigned char *p, const unsigned char *last)
 {
-    uint64_t  mask, quote, slash, word;
-
 #if (__SSE2__)
 
     unsigned  found;
     __m128i   bytes, odd;
 
-    /* as signed numbers those from 0x80 on are small, too */
-
     while (last - p >= 16) {
         bytes = ngx_llm_shape_load(p);
 
-        odd = _mm_cmplt_epi8(bytes, _mm_set1_epi8(0x20));
+        odd = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
         odd = _mm_or_si128(odd, _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')));
         odd = _mm_or_si128(odd, _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
 
@@ -270,7 +250,9 @@ ngx_llm_shape_plain(const unsigned char *p, const unsigned char *last)
         p += 16;
     }
 
-#endif
+#else
+
+    uint64_t  mask, quote, slash, word;
 
     while (last - p >= 8) {
         word = ngx_llm_shape_word(p);
@@ -280,8 +262,8 @@ ngx_llm_shape_plain(const unsigned char *p, const unsigned char *last)
 
         mask = ((quote - NGX_LLM_SHAPE_EACH(1))
                 | (slash - NGX_LLM_SHAPE_EACH(1))
-                | (word - NGX_LLM_SHAPE_EACH(0x20))
-                | word)
+                | (word - NGX_LLM_SHAPE_EACH(0x20)))
+               & ~word
                & NGX_LLM_SHAPE_EACH(0x80);
 
         if (mask) {
@@ -291,7 +273,9 @@ ngx_llm_shape_plain(const unsigned char *p, const unsigned char *last)
         p += 8;
     }
 
-    while (p < last && *p >= 0x20 && *p < 0x80 && *p != '"' && *p != '\\') {
+#endif
+
+    while (p < last && *p >= 0x20 && *p != '"' && *p != '\\') {
         p++;
     }
 
@@ -317,22 +301,47 @@ ngx_llm_shape_word(const unsigned char *p)
 
 
 /*
- * No digit follows a zero in front: the next piece does not start with one.
- * In a word bit 7 of each byte of mask is set for what is no digit; a carry
- * may set more, but only above the first.
+ * The end of a number.  No digit follows a zero in front: the next piece does
+ * not start with one.  In a word bit 7 of each byte of mask is set for what
+ * is no digit; a carry may set more, but only above the first.
  */
 
-static size_t
+static const unsigned char *
 ngx_llm_shape_number(const unsigned char *p, const unsigned char *last)
 {
-    uint64_t              mask, word;
-    const unsigned char  *start;
+#if (__SSE2__)
+
+    unsigned  found;
+    __m128i   bytes;
+
+#else
+
+    uint64_t  mask, word;
+
+#endif
 
     if (p < last && *p == '0') {
-        return 1;
+        return p + 1;
     }
 
-    start = p;
+#if (__SSE2__)
+
+    /* digits become the ten smallest of the signed numbers */
+
+    while (last - p >= 16) {
+        bytes = _mm_add_epi8(ngx_llm_shape_load(p), _mm_set1_epi8(0x80 - '0'));
+
+        found = _mm_movemask_epi8(_mm_cmpgt_epi8(bytes,
+                                                 _mm_set1_epi8(-128 + 9)));
+
+        if (found) {
+            return p + __builtin_ctz(found);
+        }
+
+        p += 16;
+    }
+
+#else
 
     while (last - p >= 8) {
         word = ngx_llm_shape_word(p) ^ NGX_LLM_SHAPE_EACH('0');
@@ -341,17 +350,19 @@ ngx_llm_shape_number(const unsigned char *p, const unsigned char *last)
                & NGX_LLM_SHAPE_EACH(0x80);
 
         if (mask) {
-            return p + __builtin_ctzll(mask) / 8 - start;
+            return p + __builtin_ctzll(mask) / 8;
         }
 
         p += 8;
     }
 
+#endif
+
     while (p < last && *p >= '0' && *p <= '9') {
         p++;
     }
 
-    return p - start;
+    return p;
 }
 
 

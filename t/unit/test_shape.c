@@ -50,6 +50,8 @@ typedef struct {
 
 
 static void test_pairs(const test_hole_t *hole);
+static void test_bytes(const test_hole_t *hole, char usual);
+static void test_pieces(void);
 static void test_streams(void);
 static void test_spared(void);
 static void test_shared(void);
@@ -225,6 +227,9 @@ main(void)
         test_pairs(hole);
     }
 
+    test_bytes(&test_holes[0], 'a');
+    test_bytes(&test_holes[11], '1');
+    test_pieces();
     test_streams();
     test_spared();
     test_shared();
@@ -256,6 +261,81 @@ test_pairs(const test_hole_t *hole)
     }
 
     tap_int(wrong, 0, "pairs of hole %td", hole - test_holes);
+}
+
+
+/* one that is not the usual one, anywhere in what fills a hole */
+
+static void
+test_bytes(const test_hole_t *hole, char usual)
+{
+    int            ch;
+    char           fill[64], odd[64];
+    size_t         at, i, len, n, wrong;
+    unsigned char  stream[TEST_MAX_BYTES];
+
+    static const size_t  lens[] = { 1, 8, 16, 17, 33 };
+
+    wrong = 0;
+
+    for (i = 0; i < sizeof(lens) / sizeof(lens[0]); i++) {
+        n = lens[i];
+
+        memset(fill, usual, n);
+        fill[n] = '\0';
+
+        for (at = 0; at < n; at++) {
+
+            for (ch = 1; ch < 256; ch++) {
+                memcpy(odd, fill, n + 1);
+                odd[at] = ch;
+                len = 0;
+
+                test_fill(stream, &len, hole->event, fill);
+                test_fill(stream, &len, hole->event, odd);
+
+                wrong += test_compare(hole->path, stream, len, len + 1);
+            }
+        }
+    }
+
+    tap_int(wrong, 0, "any byte anywhere in hole %td", hole - test_holes);
+}
+
+
+/* events that differ in a byte between the holes, which are any size apart */
+
+static void
+test_pieces(void)
+{
+    char           event[256], key[128];
+    size_t         at, first, len, n, wrong;
+    unsigned char  stream[TEST_MAX_BYTES];
+
+    wrong = 0;
+
+    for (n = 1; n < 100; n++) {
+        memset(key, 'k', n);
+        key[n] = '\0';
+
+        snprintf(event, sizeof(event), "data: {\"id\":\"1\",\"%s\":{},"
+                 "\"choices\":[{\"delta\":{\"content\":\"%%s\"}}]}\n\n",
+                 key);
+
+        first = 0;
+        test_fill(stream, &first, event, "x");
+
+        for (at = 0; at < first; at++) {
+            len = first;
+
+            test_fill(stream, &len, event, "x");
+            stream[first + at] ^= 1;
+
+            wrong += test_compare(TEST_CHAT, stream, len, len + 1);
+        }
+    }
+
+    tap_int(wrong, 0, "any byte anywhere outside of the holes");
 }
 
 
