@@ -20,7 +20,7 @@ static ngx_int_t ngx_http_llm_relay_wait(ngx_http_request_t *r,
 static ngx_int_t ngx_http_llm_relay_whole(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t *in, ngx_chain_t **left,
     u_char **from);
-static u_char *ngx_http_llm_relay_alike(ngx_http_request_t *r,
+static ngx_inline u_char *ngx_http_llm_relay_alike(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, u_char *p, u_char *last);
 static ngx_int_t ngx_http_llm_relay_pass(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_buf_t *b, u_char *from, ngx_chain_t ***ll);
@@ -236,9 +236,12 @@ ngx_http_llm_relay_whole(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 }
 
 
-/* reads what mostly comes; returns where it is that no more, or a pause is */
+/*
+ * Reads what mostly comes; returns where it is that no more, or a pause is.
+ * Inline, as events go through it.
+ */
 
-static u_char *
+static ngx_inline u_char *
 ngx_http_llm_relay_alike(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     u_char *p, u_char *last)
 {
