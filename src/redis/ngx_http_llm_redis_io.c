@@ -315,7 +315,6 @@ ngx_http_llm_redis_io_error(ngx_connection_t *c)
 static void
 ngx_http_llm_redis_io_write_handler(ngx_event_t *wev)
 {
-    ssize_t                     n;
     ngx_err_t                   err;
     ngx_connection_t           *c;
     ngx_http_llm_redis_link_t  *link;
@@ -336,39 +335,53 @@ ngx_http_llm_redis_io_write_handler(ngx_event_t *wev)
         return;
     }
 
+    if (ngx_http_llm_redis_io_send(link) == NGX_ERROR) {
+        ngx_http_llm_redis_link_drop(link, "connection is broken");
+        return;
+    }
+
+    if (ngx_handle_write_event(wev, 0) != NGX_OK) {
+        ngx_http_llm_redis_link_drop(link, "cannot write");
+    }
+}
+
+
+ngx_int_t
+ngx_http_llm_redis_io_send(ngx_http_llm_redis_link_t *link)
+{
+    ssize_t            n;
+    ngx_connection_t  *c;
+
+    c = link->connection;
+
     while (link->out_sent < link->out_bytes) {
 
         n = c->send(c, link->out + link->out_sent,
                     link->out_bytes - link->out_sent);
 
         if (n == NGX_AGAIN) {
-            break;
+            return NGX_AGAIN;
         }
 
         if (n <= 0) {
-            ngx_http_llm_redis_link_drop(link, "connection is broken");
-            return;
+            return NGX_ERROR;
         }
 
         link->out_sent += n;
     }
 
-    if (link->out_sent == link->out_bytes) {
-        link->out_sent = 0;
-        link->out_bytes = 0;
+    link->out_sent = 0;
+    link->out_bytes = 0;
 
-        /* what a burst has needed is not kept */
+    /* what a burst has needed is not kept */
 
-        if (link->out_size > NGX_HTTP_LLM_REDIS_OUT_KEEP) {
-            ngx_free(link->out);
-            link->out = NULL;
-            link->out_size = 0;
-        }
+    if (link->out_size > NGX_HTTP_LLM_REDIS_OUT_KEEP) {
+        ngx_free(link->out);
+        link->out = NULL;
+        link->out_size = 0;
     }
 
-    if (ngx_handle_write_event(wev, 0) != NGX_OK) {
-        ngx_http_llm_redis_link_drop(link, "cannot write");
-    }
+    return NGX_OK;
 }
 
 

@@ -380,7 +380,15 @@ ngx_http_llm_redis_link_write(ngx_http_llm_redis_link_t *link,
     ngx_memcpy(link->out + link->out_bytes, text, bytes);
     link->out_bytes += bytes;
 
-    /* behind all that this turn of the loop has to send */
+    /*
+     * The first one wakes the server while this worker does what is left to
+     * do; others go behind all that this turn of the loop has to send.  A
+     * connection that is broken is dropped there: not under the caller.
+     */
+
+    if (link->npending == 0 && ngx_http_llm_redis_io_send(link) == NGX_OK) {
+        return NGX_OK;
+    }
 
     ngx_post_event(link->connection->write, &ngx_posted_events);
 

@@ -330,6 +330,10 @@ void ngx_http_llm_redis_io_connected(ngx_http_llm_redis_link_t *link);
 void ngx_http_llm_redis_io_finish(ngx_http_llm_redis_link_t *link);
 void ngx_http_llm_redis_io_shut(ngx_http_llm_redis_link_t *link);
 
+/* NGX_AGAIN: not all of it; NGX_ERROR: the connection is broken */
+
+ngx_int_t ngx_http_llm_redis_io_send(ngx_http_llm_redis_link_t *link);
+
 /* sends the greeting; its last reply puts the link up, others drop it */
 
 void ngx_http_llm_redis_greet(ngx_http_llm_redis_link_t *link);
