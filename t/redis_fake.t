@@ -62,11 +62,13 @@ sub fake {
         'says +OK\r\n', 'says :1\r\n', 'says $-1\r\n', 'says *-1\r\n',
         'says *0\r\n', 'says *1\r\n:1\r\n', 'says $2\r\nab\r\n',
         'says *7\r\n' . '+1\r\n' x 7, 'says *7\r\n' . '$-1\r\n' x 7,
-        'says *7\r\n:1\r\n:-9\r\n:-9\r\n:1\r\n:1\r\n:1\r\n:1\r\n',
-        'says *7\r\n:1\r\n:0\r\n:90000000\r\n:1\r\n:1\r\n:1\r\n:1\r\n',
-        'says *7\r\n:99\r\n:0\r\n:0\r\n:1\r\n:1\r\n:1\r\n:1\r\n',
-        'says *7\r\n' . ':9223372036854775807\r\n' x 7,
-        'says *7\r\n' . ':-9223372036854775808\r\n' x 7,
+        'says *7\r\n' . ':1\r\n' x 7, 'says $55\r\n' . 'x' x 55 . '\r\n',
+        numbers(1, -9, -9, 1, 1, 1, 1), numbers(1, 0, 9e7, 1, 1, 1, 1),
+        numbers(99, 0, 0, 1, 1, 1, 1), numbers(0.5, 0, 0, 1, 1, 1, 1),
+        numbers((2 ** 63) x 7), numbers((-2 ** 63) x 7),
+        numbers(('nan') x 7), numbers(('inf') x 7), numbers(('-inf') x 7),
+        numbers(1, 0, 0, 1e300, 1, 1, 1), numbers(1, 0, 0, 1, 1, 1, 'nan'),
+        numbers(1, 0, 0, 1, 1, 1, 1, 1),
         'says :99999999999999999999999999\r\n',
         'says $4611686018427387904\r\n',
         'says *4611686018427387904\r\n', 'says *-7\r\n', 'says $-2\r\n',
@@ -123,6 +125,15 @@ sub fake {
 
     $fake->stop;
     done('fake');
+}
+
+
+# as a script answers
+
+sub numbers {
+    my $text = pack 'd<*', @_;
+
+    return 'says $' . length($text) . "\\r\\n$text\\r\\n";
 }
 
 

@@ -29,7 +29,8 @@
 -- ARGV is the charge's id and, as doubles too: how long a charge is kept at
 -- most, in ms; when the node was here last, in us by its own clock, or -1;
 -- rate, period, burst and cost of the tokens, the same of the requests; and
--- two numbers that each script has a use of its own for.
+-- two numbers that each script has a use of its own for.  What it gives are
+-- doubles, too, in one text.
 --
 -- A run makes anew what a script is made of: a table, a function, and each
 -- variable that a function uses, cost as much as calling one some ten times.
@@ -230,8 +231,9 @@ else
 end
 
 
--- What the script leaves for save.lua: its answer, or a status and two
--- numbers; what becomes of the charge, nil: nothing, and until when.
+-- What the script leaves for save.lua: its answer, or a status, two numbers
+-- and a reason; what becomes of the charge, nil: nothing, and until when.
 
-local answer, status, reason, text
+local answer, status, text
+local reason = ''
 local ends = now + keep_ms * 1000

@@ -130,6 +130,25 @@ ngx_http_llm_redis_double(u_char *p, int64_t number)
 }
 
 
+double
+ngx_http_llm_redis_read_double(const u_char *p)
+{
+    double      value;
+    uint64_t    bits;
+    ngx_uint_t  i;
+
+    bits = 0;
+
+    for (i = 0; i < sizeof(double); i++) {
+        bits |= (uint64_t) p[i] << (8 * i);
+    }
+
+    ngx_memcpy(&value, &bits, sizeof(double));
+
+    return value;
+}
+
+
 static void
 ngx_http_llm_redis_line_start(ngx_http_llm_redis_line_t *line,
     const ngx_http_llm_redis_charge_t *charge,

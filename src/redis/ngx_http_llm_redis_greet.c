@@ -240,7 +240,7 @@ ngx_http_llm_redis_greeted_probe(ngx_http_llm_redis_call_t *call,
 
     /* its slot is another server's */
 
-    if (reply->type == REDIS_REPLY_ARRAY
+    if (reply->type == REDIS_REPLY_STRING
         || (reply->type == REDIS_REPLY_ERROR
             && ngx_http_llm_redis_says(reply, "MOVED")))
     {

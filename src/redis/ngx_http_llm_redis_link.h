@@ -361,6 +361,10 @@ ngx_http_llm_redis_call_t *ngx_http_llm_redis_command(
     const ngx_http_llm_redis_charge_t *charge, const int64_t *costs,
     int64_t first, int64_t second, const ngx_http_llm_redis_facts_t *facts);
 
+/* a number of a script's answer */
+
+double ngx_http_llm_redis_read_double(const u_char *p);
+
 /* what a script is given, NGX_HTTP_LLM_REDIS_NUMBERS bytes */
 
 void ngx_http_llm_redis_numbers(u_char *p,

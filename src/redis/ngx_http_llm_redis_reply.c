@@ -11,23 +11,25 @@
 /* an error says what it is near its start */
 #define NGX_HTTP_LLM_REDIS_ERROR_BYTES  256
 
+/* what a double counts exactly; no script says more */
+#define NGX_HTTP_LLM_REDIS_MOST         9007199254740992.
 
-static ngx_int_t ngx_http_llm_redis_integers(const redisReply *reply,
+
+static ngx_int_t ngx_http_llm_redis_whole(const redisReply *reply,
     int64_t *numbers, size_t n);
 static int64_t ngx_http_llm_redis_ns(int64_t us);
 
 
-/* {status, delays, levels, until full, and of a denial the reason} */
+/* status, delays, levels, until full, and behind a denial the reason */
 
 static ngx_int_t
 ngx_http_llm_redis_read_reserve(const redisReply *reply,
     ngx_http_llm_redis_answer_t *answer)
 {
-    int64_t            n[7];
-    ngx_uint_t         b;
-    const redisReply  *reason;
+    int64_t     n[7];
+    ngx_uint_t  b;
 
-    if (ngx_http_llm_redis_integers(reply, n, 7) != NGX_OK) {
+    if (ngx_http_llm_redis_whole(reply, n, 7) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -49,17 +51,9 @@ ngx_http_llm_redis_read_reserve(const redisReply *reply,
         break;
 
     case 3:
-        if (reply->elements < 8
-            || reply->element[7]->type != REDIS_REPLY_STRING)
-        {
-            return NGX_ERROR;
-        }
-
-        reason = reply->element[7];
-
         answer->status = NGX_HTTP_LLM_REDIS_DENIED;
-        answer->reason.data = (u_char *) reason->str;
-        answer->reason.len = reason->len;
+        answer->reason.data = (u_char *) reply->str + sizeof(n);
+        answer->reason.len = reply->len - sizeof(n);
         break;
 
     default:
@@ -76,7 +70,7 @@ ngx_http_llm_redis_read_reserve(const redisReply *reply,
 }
 
 
-/* {1, granted, levels, until full} */
+/* 1, granted, levels, until full */
 
 static ngx_int_t
 ngx_http_llm_redis_read_lease(const redisReply *reply,
@@ -85,7 +79,7 @@ ngx_http_llm_redis_read_lease(const redisReply *reply,
     int64_t     n[7];
     ngx_uint_t  b;
 
-    if (ngx_http_llm_redis_integers(reply, n, 7) != NGX_OK || n[0] != 1) {
+    if (ngx_http_llm_redis_whole(reply, n, 7) != NGX_OK || n[0] != 1) {
         return NGX_ERROR;
     }
 
@@ -119,7 +113,7 @@ ngx_http_llm_redis_read(const redisReply *reply,
 
     case NGX_HTTP_LLM_REDIS_SETTLE:
 
-        if (ngx_http_llm_redis_integers(reply, n, 3) != NGX_OK) {
+        if (ngx_http_llm_redis_whole(reply, n, 3) != NGX_OK) {
             return NGX_ERROR;
         }
 
@@ -129,7 +123,9 @@ ngx_http_llm_redis_read(const redisReply *reply,
 
     case NGX_HTTP_LLM_REDIS_RAISE:
 
-        if (ngx_http_llm_redis_integers(reply, n, 3) != NGX_OK || n[1] < 0) {
+        if (ngx_http_llm_redis_whole(reply, n, 3) != NGX_OK
+            || n[1] < 0)
+        {
             return NGX_ERROR;
         }
 
@@ -145,26 +141,35 @@ ngx_http_llm_redis_read(const redisReply *reply,
 }
 
 
-/* at least n elements, the first n of them integers */
+/* a text of at least n numbers, the first n of them whole; see bucket.lua */
 
 static ngx_int_t
-ngx_http_llm_redis_integers(const redisReply *reply, int64_t *numbers,
-    size_t n)
+ngx_http_llm_redis_whole(const redisReply *reply, int64_t *numbers, size_t n)
 {
     size_t  i;
+    double  value;
 
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements < n) {
+    if (reply->type != REDIS_REPLY_STRING || reply->len < n * sizeof(double)) {
         return NGX_ERROR;
     }
 
     for (i = 0; i < n; i++) {
-        if (reply->element[i] == NULL
-            || reply->element[i]->type != REDIS_REPLY_INTEGER)
+        value = ngx_http_llm_redis_read_double((u_char *) reply->str
+                                               + i * sizeof(double));
+
+        /* NaN is not */
+
+        if (!(value >= -NGX_HTTP_LLM_REDIS_MOST
+              && value <= NGX_HTTP_LLM_REDIS_MOST))
         {
             return NGX_ERROR;
         }
 
-        numbers[i] = reply->element[i]->integer;
+        numbers[i] = (int64_t) value;
+
+        if ((double) numbers[i] != value) {
+            return NGX_ERROR;
+        }
     }
 
     return NGX_OK;

@@ -10,7 +10,7 @@
 local least, most = first, second
 
 if not took then
-  return { 0, most, 0 }
+  return pack('<ddd', 0, most, 0)
 end
 
 local left = (rate > 0 and burst - used or 0) - cost
@@ -25,5 +25,5 @@ end
 ends = ends + KEEP_US
 text = pack('<ddddd', took + cost + ahead, took_r, start, start_r, ends)
 
-answer = { 1, ahead, rate > 0 and refilled_in(used - burst, credit, at, per)
-                     or 0 }
+answer = pack('<ddd', 1, ahead,
+              rate > 0 and refilled_in(used - burst, credit, at, per) or 0)

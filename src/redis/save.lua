@@ -73,6 +73,8 @@ if tell then
   call('PEXPIRE', key, math.ceil((lives - now) / 1000))
 end
 
-return answer or { status, first, second, rate > 0 and burst - used or 0,
-                   rate_r > 0 and burst_r - used_r or 0,
-                   rate > 0 and full or 0, rate_r > 0 and full_r or 0, reason }
+return answer or pack('<ddddddd', status, first, second,
+                      rate > 0 and burst - used or 0,
+                      rate_r > 0 and burst_r - used_r or 0,
+                      rate > 0 and full or 0, rate_r > 0 and full_r or 0)
+                 .. reason

@@ -26,11 +26,11 @@ if took then
     room = room + 1
   end
 
-  answer = { 1, rate > 0 and burst - used or 0,
-             rate_r > 0 and burst_r - used_r or 0 }
+  answer = pack('<ddd', 1, rate > 0 and burst - used or 0,
+                rate_r > 0 and burst_r - used_r or 0)
 
 elseif late then
-  answer = { 0, 0, 0 }
+  answer = pack('<ddd', 0, 0, 0)
 else
-  return { 0, 0, 0 }
+  return pack('<ddd', 0, 0, 0)
 end

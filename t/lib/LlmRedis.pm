@@ -362,7 +362,21 @@ sub script {
 }
 
 
-# run($name, [ keys ], [ arguments ], %options): loaded once for a server
+# Its numbers are doubles: seven, and a reason behind them, or three.  They
+# are whole, and said as such.
+
+sub answer {
+    my ($text) = @_;
+    my $bytes = length $text > 24 ? 56 : 24;
+    my $reason = substr $text, $bytes, length $text, '';
+
+    return [ (map { sprintf '%.0f', $_ } unpack 'd<*', $text),
+             $reason eq '' ? () : $reason ];
+}
+
+
+# run($name, [ keys ], [ arguments ], %options): loaded once for a server; its
+# answer, as numbers
 
 sub run {
     my ($self, $name, $keys, $args, %options) = @_;
@@ -373,7 +387,8 @@ sub run {
     $sha = $self->{scripts}{$id}
            //= $self->call('SCRIPT', 'LOAD', script($name, %options));
 
-    return $self->call('EVALSHA', $sha, scalar @$keys, @$keys, @$args);
+    return answer($self->call('EVALSHA', $sha, scalar @$keys, @$keys,
+                              @$args));
 }
 
 
