@@ -53,36 +53,33 @@ sub cpu {
 
     # turns are short, and what else the machine does hits all alike
 
-    for (1 .. $self->{rounds}) {
-        my %turns;
-
-        for (1 .. $self->{turns}) {
-            push @{$turns{$_}}, $self->event_us($proxies{$_})
-                for shuffle @kinds;
-        }
-
-        push @{$us{$_}}, median(@{$turns{$_}}) for @kinds;
+    for (1 .. $self->{rounds} * $self->{turns}) {
+        push @{$us{$_}}, $self->event_us($proxies{$_}) for shuffle @kinds;
     }
 
     stop(1);
     $self->{proxies}->troubles($_) for @kinds;
 
-    printf "cpu       %-7s  %.2f us an event, %s\n", $_, median(@{$us{$_}}),
-           ratios($us{$_}, $us{stock}, 'stock') for @kinds;
+    $self->print_us($_, $us{$_}, 'stock', $us{stock}) for @kinds;
 
     for my $peer (grep { $us{$_} } qw( haproxy lua )) {
-        printf "cpu       %-7s  %s\n", $_, ratios($us{$_}, $us{$peer}, $peer)
+        $self->print_us($_, $us{$_}, $peer, $us{$peer})
             for grep { $us{$_} } qw( module limited );
     }
 }
 
 
-sub ratios {
-    my ($us, $base, $name) = @_;
+# the median of the turns, of their ratios, and of those of each round
+
+sub print_us {
+    my ($self, $kind, $us, $name, $base) = @_;
     my @ratios = map { $us->[$_] / $base->[$_] } 0 .. $#$us;
 
-    return sprintf '%.3fx of %s; by round: %s', median(@ratios), $name,
-                   join ' ', map { sprintf '%.3f', $_ } @ratios;
+    printf 'cpu       %-7s  %.2f us an event, %.3fx of %s; by round:', $kind,
+           median(@$us), median(@ratios), $name;
+
+    printf ' %.3f', median(splice @ratios, 0, $self->{turns}) while @ratios;
+    print "\n";
 }
 
 
