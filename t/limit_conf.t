@@ -149,6 +149,11 @@ my @Bad = (
     'llm_limit zone=t reserve=most;'
         => 'invalid value "reserve=most" in llm_limit, allowed is max, auto '
            . 'or a number',
+    "$Zone zone=t:32k tokens=1/m; $Zone zone=u:32k tokens=1/m; "
+        . 'llm_limit zone=t zone=u;'
+        => 'duplicate parameter "zone=u" in llm_limit',
+    "$Zone zone=t:32k tokens=1/m; llm_limit wait=1s zone=t wait=2s;"
+        => 'duplicate parameter "wait=2s" in llm_limit',
     join('', map { "$Zone zone=t$_:32k tokens=1/m;" } 1 .. 9)
         . join('', map { "llm_limit zone=t$_;" } 1 .. 9)
         => 'more than 8 "llm_limit" in one place',

@@ -60,6 +60,9 @@ sub http {
             if $with{options} !~ /(?<!\w)$name=/;
     }
 
+    $with{limit} = "reserve=max $with{limit}"
+        if $with{limit} !~ /reserve=/;
+
     my $llm_redis = $with{redis} ? "llm_redis shared $with{redis} "
                                    . "$with{options};" : '';
     my $shared = $with{redis} ? 'redis=shared' : '';
@@ -79,7 +82,7 @@ server {
     access_log logs/access.log node;
     location / {
         llm_stream on;
-        llm_limit zone=$with{name} reserve=max $with{limit};
+        llm_limit zone=$with{name} $with{limit};
         $with{location}
         proxy_http_version 1.1;
         proxy_set_header Connection "";
