@@ -88,7 +88,10 @@ sub misses {
     local $ENV{LD_LIBRARY_PATH} = $self->{libs};
 
     return '' if system("@{[ $self->command($kind) ]} $test > $log 2>&1") == 0;
-    return `grep -m 1 -E 'emerg|ALERT' $log` || `tail -n 1 $log`;
+
+    chomp(my $why = `grep -m 1 -E 'emerg|ALERT' $log` || `tail -n 1 $log`);
+
+    return $why;
 }
 
 
