@@ -57,7 +57,7 @@ typedef struct {
  * rate fills in 146 years counts as that.  Changes nothing.
  */
 
-int64_t ngx_llm_bucket_delay(const ngx_llm_bucket_t *bucket,
+static inline int64_t ngx_llm_bucket_delay(const ngx_llm_bucket_t *bucket,
     const ngx_llm_rate_t *rate, int64_t cost, int64_t now_ns);
 
 /*
@@ -66,7 +66,7 @@ int64_t ngx_llm_bucket_delay(const ngx_llm_bucket_t *bucket,
  * is taken is rounded up to a nanosecond, what is given back down.
  */
 
-void ngx_llm_bucket_take(ngx_llm_bucket_t *bucket,
+static inline void ngx_llm_bucket_take(ngx_llm_bucket_t *bucket,
     const ngx_llm_rate_t *rate, int64_t cost, int64_t now_ns);
 
 /*
@@ -74,17 +74,17 @@ void ngx_llm_bucket_take(ngx_llm_bucket_t *bucket,
  * without a rate
  */
 
-int64_t ngx_llm_bucket_level(const ngx_llm_bucket_t *bucket,
+static inline int64_t ngx_llm_bucket_level(const ngx_llm_bucket_t *bucket,
     const ngx_llm_rate_t *rate, int64_t now_ns);
 
 /* nanoseconds until the bucket is full; 0 when it is: the key is idle */
 
-int64_t ngx_llm_bucket_full_in(const ngx_llm_bucket_t *bucket,
+static inline int64_t ngx_llm_bucket_full_in(const ngx_llm_bucket_t *bucket,
     int64_t now_ns);
 
 /* the largest burst that counts: what the rate fills in 146 years */
 
-int64_t ngx_llm_rate_most(const ngx_llm_rate_t *rate);
+static inline int64_t ngx_llm_rate_most(const ngx_llm_rate_t *rate);
 
 /*
  * Reads a RATE: digits, optional k, M or G (powers of ten), "/", one of
@@ -125,6 +125,9 @@ int64_t ngx_llm_weigh(const ngx_llm_weights_t *weights, int64_t prompt,
 
 ngx_llm_rc_e ngx_llm_weight_parse(int64_t *weight_1000, ngx_llm_str_t text,
     const char **reason);
+
+
+#include "ngx_llm_bucket_inline.h"
 
 
 #endif /* _NGX_LLM_BUCKET_H_INCLUDED_ */

@@ -26,10 +26,6 @@ _Static_assert(sizeof(ngx_http_llm_key_t) <= NGX_HTTP_LLM_KEY_CHUNK,
 
 
 static void ngx_http_llm_key_fetch(ngx_http_llm_key_t *key, int64_t now_ns);
-static ngx_uint_t ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone,
-    const u_char *digest);
-static ngx_http_llm_key_t *ngx_http_llm_key_first(ngx_http_llm_zone_t *zone,
-    const u_char *digest);
 
 
 ngx_uint_t
@@ -106,60 +102,6 @@ ngx_http_llm_key_touch(ngx_http_llm_key_t *key, int64_t now_ns)
 
 
 ngx_http_llm_key_t *
-ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone, const u_char *digest)
-{
-    ngx_http_llm_key_t  *key;
-
-    key = ngx_http_llm_key_first(zone, digest);
-
-    while (key
-           && ngx_memcmp(key->digest, digest, NGX_HTTP_LLM_KEY_DIGEST) != 0)
-    {
-        key = key->next;
-    }
-
-    return key;
-}
-
-
-/* digests are even: any part of them is a hash */
-
-static ngx_uint_t
-ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone, const u_char *digest)
-{
-    uint32_t  start;
-
-    ngx_memcpy(&start, digest, sizeof(uint32_t));
-
-    return start & (zone->nslots - 1);
-}
-
-
-/* slots of a shard are neighbours: under two locks no line is written */
-
-ngx_http_llm_shard_t *
-ngx_http_llm_key_shard(ngx_http_llm_zone_t *zone, const u_char *digest)
-{
-    return &zone->shards[ngx_http_llm_key_slot(zone, digest)
-                         >> zone->shard_shift];
-}
-
-
-static ngx_http_llm_key_t *
-ngx_http_llm_key_first(ngx_http_llm_zone_t *zone, const u_char *digest)
-{
-    size_t  number;
-
-    number = *(volatile uint32_t *)
-                 &zone->slots[ngx_http_llm_key_slot(zone, digest)];
-
-    return number ? (ngx_http_llm_key_t *)
-                    ((u_char *) zone->shpool + number * NGX_HTTP_LLM_KEY_CHUNK)
-                  : NULL;
-}
-
-
-ngx_http_llm_key_t *
 ngx_http_llm_key_create_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 {
     ngx_uint_t           slot;
@@ -209,8 +151,8 @@ ngx_http_llm_key_unlink_locked(ngx_http_llm_zone_t *zone,
 }
 
 
-ngx_uint_t
-ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
+void
+ngx_http_llm_key_change(ngx_http_llm_key_t *key, ngx_uint_t budget,
     const ngx_llm_rate_t *rate, int64_t now_ns)
 {
     double             ahead_ns;
@@ -218,11 +160,6 @@ ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
     ngx_llm_bucket_t  *bucket;
 
     old = ngx_http_llm_key_rate(key, budget, 0);
-
-    if (old.tokens == rate->tokens && old.period_ns == rate->period_ns) {
-        return 0;
-    }
-
     bucket = &key->buckets[budget];
     ahead_ns = ngx_llm_bucket_full_in(bucket, now_ns);
 
@@ -237,34 +174,6 @@ ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
     key->tokens[budget] = rate->tokens;
     key->period_s[budget] = (uint32_t) (rate->period_ns
                                         / NGX_HTTP_LLM_KEY_NS);
-
-    return 1;
-}
-
-
-ngx_llm_rate_t
-ngx_http_llm_key_rate(const ngx_http_llm_key_t *key, ngx_uint_t budget,
-    int64_t burst)
-{
-    ngx_llm_rate_t  rate;
-
-    rate.tokens = key->tokens[budget];
-    rate.period_ns = key->period_s[budget] * NGX_HTTP_LLM_KEY_NS;
-    rate.burst = burst;
-
-    return rate;
-}
-
-
-void
-ngx_http_llm_key_charge(ngx_http_llm_key_t *key, ngx_uint_t budget,
-    int64_t cost, int64_t now_ns)
-{
-    ngx_llm_rate_t  rate;
-
-    rate = ngx_http_llm_key_rate(key, budget, 0);
-
-    ngx_llm_bucket_take(&key->buckets[budget], &rate, cost, now_ns);
 }
 
 

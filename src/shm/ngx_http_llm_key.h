@@ -162,8 +162,8 @@ ngx_uint_t ngx_http_llm_key_slots(size_t zone_bytes);
 
 /* that of a key: what it is behind when it is changed, or looked for */
 
-ngx_http_llm_shard_t *ngx_http_llm_key_shard(ngx_http_llm_zone_t *zone,
-    const u_char *digest);
+static ngx_inline ngx_http_llm_shard_t *ngx_http_llm_key_shard(
+    ngx_http_llm_zone_t *zone, const u_char *digest);
 
 /*
  * What finding a key and taking from it will touch is fetched, ahead of the
@@ -179,8 +179,8 @@ void ngx_http_llm_key_touch(ngx_http_llm_key_t *key, int64_t now_ns);
 
 /* NULL: there is no such key */
 
-ngx_http_llm_key_t *ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone,
-    const u_char *digest);
+static ngx_inline ngx_http_llm_key_t *ngx_http_llm_key_find_locked(
+    ngx_http_llm_zone_t *zone, const u_char *digest);
 
 /* NULL: its shard is full */
 
@@ -194,22 +194,24 @@ void ngx_http_llm_key_unlink_locked(ngx_http_llm_zone_t *zone,
 
 /*
  * The speed of a budget from here on.  Tokens that are not refilled yet stay
- * as many as they were: a client with a new plan has it at once.  True:
- * it is another one.
+ * as many as they were: a client with a new plan has it at once.  True: it is
+ * another one.
  */
 
-ngx_uint_t ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
+static ngx_inline ngx_uint_t ngx_http_llm_key_speed(ngx_http_llm_key_t *key,
+    ngx_uint_t budget, const ngx_llm_rate_t *rate, int64_t now_ns);
+void ngx_http_llm_key_change(ngx_http_llm_key_t *key, ngx_uint_t budget,
     const ngx_llm_rate_t *rate, int64_t now_ns);
 
 /* takes tokens of a budget at its speed, or gives back: cost < 0 */
 
-void ngx_http_llm_key_charge(ngx_http_llm_key_t *key, ngx_uint_t budget,
-    int64_t cost, int64_t now_ns);
+static ngx_inline void ngx_http_llm_key_charge(ngx_http_llm_key_t *key,
+    ngx_uint_t budget, int64_t cost, int64_t now_ns);
 
 /* the rate of a budget at its speed */
 
-ngx_llm_rate_t ngx_http_llm_key_rate(const ngx_http_llm_key_t *key,
-    ngx_uint_t budget, int64_t burst);
+static ngx_inline ngx_llm_rate_t ngx_http_llm_key_rate(
+    const ngx_http_llm_key_t *key, ngx_uint_t budget, int64_t burst);
 
 /*
  * One chunk for the take's shard, if need be that of a key that it drops.
@@ -263,6 +265,107 @@ ngx_llm_level_t ngx_http_llm_key_level(const ngx_http_llm_key_t *key,
 
 void ngx_http_llm_key_learn(ngx_http_llm_key_t *key, uint32_t model,
     int64_t completion, int64_t most);
+
+
+/* what a request needs several times is here: calls cost more than it does */
+
+
+/* digests are even: any part of them is a hash */
+
+static ngx_inline ngx_uint_t
+ngx_http_llm_key_slot(ngx_http_llm_zone_t *zone, const u_char *digest)
+{
+    uint32_t  start;
+
+    ngx_memcpy(&start, digest, sizeof(uint32_t));
+
+    return start & (zone->nslots - 1);
+}
+
+
+/* slots of a shard are neighbours: under two locks no line is written */
+
+static ngx_inline ngx_http_llm_shard_t *
+ngx_http_llm_key_shard(ngx_http_llm_zone_t *zone, const u_char *digest)
+{
+    return &zone->shards[ngx_http_llm_key_slot(zone, digest)
+                         >> zone->shard_shift];
+}
+
+
+static ngx_inline ngx_http_llm_key_t *
+ngx_http_llm_key_first(ngx_http_llm_zone_t *zone, const u_char *digest)
+{
+    size_t  number;
+
+    number = *(volatile uint32_t *)
+                 &zone->slots[ngx_http_llm_key_slot(zone, digest)];
+
+    return number ? (ngx_http_llm_key_t *)
+                    ((u_char *) zone->shpool + number * NGX_HTTP_LLM_KEY_CHUNK)
+                  : NULL;
+}
+
+
+static ngx_inline ngx_http_llm_key_t *
+ngx_http_llm_key_find_locked(ngx_http_llm_zone_t *zone, const u_char *digest)
+{
+    ngx_http_llm_key_t  *key;
+
+    key = ngx_http_llm_key_first(zone, digest);
+
+    while (key
+           && ngx_memcmp(key->digest, digest, NGX_HTTP_LLM_KEY_DIGEST) != 0)
+    {
+        key = key->next;
+    }
+
+    return key;
+}
+
+
+static ngx_inline ngx_llm_rate_t
+ngx_http_llm_key_rate(const ngx_http_llm_key_t *key, ngx_uint_t budget,
+    int64_t burst)
+{
+    ngx_llm_rate_t  rate;
+
+    rate.tokens = key->tokens[budget];
+    rate.period_ns = key->period_s[budget] * NGX_HTTP_LLM_KEY_NS;
+    rate.burst = burst;
+
+    return rate;
+}
+
+
+static ngx_inline ngx_uint_t
+ngx_http_llm_key_speed(ngx_http_llm_key_t *key, ngx_uint_t budget,
+    const ngx_llm_rate_t *rate, int64_t now_ns)
+{
+    ngx_llm_rate_t  old;
+
+    old = ngx_http_llm_key_rate(key, budget, 0);
+
+    if (old.tokens == rate->tokens && old.period_ns == rate->period_ns) {
+        return 0;
+    }
+
+    ngx_http_llm_key_change(key, budget, rate, now_ns);
+
+    return 1;
+}
+
+
+static ngx_inline void
+ngx_http_llm_key_charge(ngx_http_llm_key_t *key, ngx_uint_t budget,
+    int64_t cost, int64_t now_ns)
+{
+    ngx_llm_rate_t  rate;
+
+    rate = ngx_http_llm_key_rate(key, budget, 0);
+
+    ngx_llm_bucket_take(&key->buckets[budget], &rate, cost, now_ns);
+}
 
 
 #endif /* _NGX_HTTP_LLM_KEY_H_INCLUDED_ */
