@@ -10,6 +10,7 @@ use lib 't/lib';
 
 use LlmTest;
 use LlmBlock;
+use LlmH2;
 use LlmLimit;
 use Time::HiRes qw( sleep time );
 
@@ -21,6 +22,8 @@ our $Other = <<'END';
     proxy_set_header Connection "";
     proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1/v1/chat/completions;
 END
+
+our $PortH2 = free_port(1);
 
 no_long_string();
 add_response_body_check(\&check_last);
@@ -59,6 +62,28 @@ sub check_last {
         ok(scalar(grep { /$pattern/ } @errors),
            $block->name . " - logged $pattern");
     }
+}
+
+
+# eight requests in one write, where seven are the burst
+
+sub at_once {
+    my ($name) = @_;
+    my $deadline = time + 20;
+    my $sock = LlmH2::connect($PortH2);
+    my @statuses;
+
+    $sock->syswrite(join '', map {
+        LlmH2::request(2 * $_ - 1, $LlmBlock::Body, authorization => 'one',
+                       'x-llm-sim' => 'tokens=2')
+    } 1 .. 8);
+
+    while (@statuses < 8 && time < $deadline) {
+        sleep 0.02;
+        @statuses = lines('at_once.log');
+    }
+
+    is(join('', sort @statuses), "200\n" x 7 . "429\n", "$name - statuses");
 }
 
 
@@ -627,3 +652,34 @@ location @spare {
 --- error_code: 500
 --- error_log
 llm limit: invalid rate "many"
+
+
+
+=== TEST 29: what a rate's nanoseconds are rounded to costs no token
+--- http_config eval
+"$::Zone tokens=7k/d requests=11/d count=completion;"
+--- location
+llm_limit zone=t reserve=100;
+--- request eval: $::Ask
+--- more_headers eval: $::Headers
+--- response_headers
+x-ratelimit-remaining-tokens: 6900
+x-ratelimit-remaining-requests: 10
+
+
+
+=== TEST 30: .. and of a burst that comes at once nobody is refused
+--- http_config eval
+"$::Zone requests=7/m;
+log_format status \$status;
+server {
+    listen 127.0.0.1:$::PortH2 http2;
+    access_log logs/at_once.log status;
+    llm_stream on;
+    llm_limit zone=t;
+    location / {
+        proxy_pass http://127.0.0.1:\$TEST_NGINX_SIM_PORT_1;
+    }
+}"
+--- location
+--- live eval: \&main::at_once

@@ -22,6 +22,9 @@
 /* what nanoseconds can express */
 #define NGX_HTTP_LLM_LIMIT_WAIT_MS   ((ngx_msec_t) (INT64_MAX / 1000000))
 
+/* nginx' clock is that of the turn, in milliseconds: it is later by now */
+#define NGX_HTTP_LLM_LIMIT_LATE_NS   1000
+
 
 static ngx_int_t ngx_http_llm_limit_rates(ngx_http_request_t *r,
     ngx_http_llm_limit_zone_t *lz, ngx_llm_rate_t *rates);
@@ -76,6 +79,7 @@ ngx_http_llm_limit_prepare(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         take->wait_ns = (int64_t) ngx_min(limits[i].wait_ms,
                                           NGX_HTTP_LLM_LIMIT_WAIT_MS)
                         * 1000000;
+        take->late_ns = NGX_HTTP_LLM_LIMIT_LATE_NS;
 
         ngx_http_llm_limit_digest(take->digest, &key);
         ngx_http_llm_limit_need(ctx, &limits[i], take);

@@ -235,7 +235,8 @@ ngx_http_llm_zone_look_locked(ngx_http_llm_take_t *take, int64_t now_ns)
 
         take->delay_ns[b] = ngx_llm_bucket_delay(&key->buckets[b],
                                                  &take->rates[b],
-                                                 take->costs[b], now_ns);
+                                                 take->costs[b],
+                                                 now_ns + take->late_ns);
         if (take->delay_ns[b] > take->wait_ns) {
             rc = NGX_BUSY;
         }
@@ -354,7 +355,7 @@ ngx_http_llm_zone_report(ngx_http_llm_take_t *take,
         }
 
         take->level[b] = ngx_llm_bucket_level(&buckets[b], &take->rates[b],
-                                              now_ns);
+                                              now_ns + take->late_ns);
         take->full_ns[b] = ngx_llm_bucket_full_in(&buckets[b], now_ns);
     }
 }

@@ -145,6 +145,13 @@ typedef struct {
     int64_t                     wait_ns;
 
     /*
+     * how late it is already, as now_ns is that of a coarse clock: what is
+     * refilled by then is there, such as all that the rounding of what others
+     * took at the same now_ns comes to
+     */
+    int64_t                     late_ns;
+
+    /*
      * the budget is kept by somebody else: costs are found, and a hold
      * remembers what is to be learned, but nothing is taken here
      */
