@@ -21,10 +21,6 @@ use Time::HiRes qw( sleep time );
 
 use constant { PENDING => 4096, MORE => 40 };
 
-# a sanitizer keeps for a while what was freed
-
-my $Sanitized = module() =~ m{/asan/};
-
 my ($Redis, $Node, $PortH2);
 
 sim_options('--itl', '0', '--itl-slope', '0', '--prefill', '1000000',
@@ -163,7 +159,7 @@ sub overrun {
     $kb = memory_kb();
     $Node->ask(10, model => $model) for 1 .. 100;
     cmp_ok(memory_kb() - $kb, '<', 2048, 'it takes no memory')
-        unless $Sanitized;
+        unless sanitized();
     is(scalar($Node->errors(qr/"shared" is down/)), 0,
        'Redis is not down for it');
 

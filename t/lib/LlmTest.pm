@@ -147,7 +147,7 @@ sub import {
     Test::Nginx::Socket->import(@args ? @args : 'no_plan');
 
     for my $name (qw( sim_options sim_start sim_stats sim_reset sim_await
-                      sim_port sim_pid module nginx free_port ))
+                      sim_port sim_pid module nginx sanitized free_port ))
     {
         *{"main::$name"} = \&{"LlmTest::$name"};
     }
@@ -161,6 +161,11 @@ sub import {
 sub module { return $ENV{TEST_LLM_MODULE} }
 
 sub nginx { return $ENV{TEST_NGINX_BINARY} }
+
+# by "make asan": its shadow is larger than what it guards, and what was freed
+# is kept for a while, so that how much memory nginx takes says nothing
+
+sub sanitized { return nginx() =~ m{/asan/nginx$} }
 
 sub sim_port { return $ENV{"TEST_NGINX_SIM_PORT_$_[0]"} }
 
