@@ -23,6 +23,19 @@ our $Other = <<'END';
     proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1/v1/chat/completions;
 END
 
+# a spare server that inherits the limit
+
+our $Spare = <<'END';
+llm_stream on;
+llm_limit zone=t;
+location /v1/ {
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1;
+}
+location @spare {
+    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_2;
+}
+END
+
 our $PortH2 = free_port(1);
 
 no_long_string();
@@ -615,16 +628,8 @@ end: rejected
 === TEST 27: .. and of one that inherits the same to no other
 --- http_config eval
 "$::Zone requests=1/d;"
---- config
-llm_stream on;
-llm_limit zone=t;
-error_page 429 = @spare;
-location /v1/ {
-    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1;
-}
-location @spare {
-    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_2;
-}
+--- config eval
+"error_page 429 = \@spare;\n$::Spare"
 --- request eval
 [$::Ask, $::Ask]
 --- more_headers eval: $::Headers
@@ -636,16 +641,8 @@ location @spare {
 === TEST 28: a rate that is none is no way round the limit by an error_page
 --- http_config
 llm_limit_zone $http_authorization zone=t:64k tokens=$http_x_rate;
---- config
-llm_stream on;
-llm_limit zone=t;
-error_page 500 = @spare;
-location /v1/ {
-    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_1;
-}
-location @spare {
-    proxy_pass http://127.0.0.1:$TEST_NGINX_SIM_PORT_2;
-}
+--- config eval
+"error_page 500 = \@spare;\n$::Spare"
 --- request eval: $::Ask
 --- more_headers eval
 ["Authorization: one\nX-Rate: many\n"]
