@@ -126,6 +126,9 @@ ngx_llm_text_merge(ngx_llm_text_t *text, const ngx_llm_text_t *more)
 }
 
 
+_Static_assert(NGX_LLM_TEXT_CLASSES == 7, "all of them are looked at");
+
+
 /* two of what is not, and a text, still fit into each counter */
 
 static int
