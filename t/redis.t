@@ -429,10 +429,12 @@ sub by_unix_socket {
 }
 
 
+# with the rights that README.md names, and no others
+
 sub by_user {
     $Redis->call('ACL', 'SETUSER', 'llm', 'on', '>pass-word', '~llm:*',
-                 '+@scripting', '+@read', '+@write', '+@fast', '+select',
-                 '+cluster', '+ping', '+info', '+time');
+                 qw( +evalsha +script|load +hset +hdel +hmget +hgetall
+                     +pexpire +pttl +time +select ));
 
     my ($one) = nodes(1, redis => 'redis://llm:pass-word@'
                                   . $Redis->address . '/3');
