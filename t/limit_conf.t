@@ -106,6 +106,12 @@ my @Bad = (
         => 'invalid address of "r" in llm_redis, allowed is user:password',
     'llm_redis r redis://127.0.0.1/x;'
         => 'invalid address of "r" in llm_redis, allowed is a number',
+    'llm_redis r redis://127.0.0.1?ca=/etc/hosts;'
+        => 'invalid address of "r" in llm_redis, allowed is ?ca=file with '
+           . 'rediss://',
+    'llm_redis r unix:/run/redis.sock?ca=/etc/hosts;'
+        => 'invalid address of "r" in llm_redis, allowed is ?ca=file with '
+           . 'rediss://',
     'llm_redis r unix:;'
         => 'invalid address of "r" in llm_redis, allowed is unix:path',
     'llm_redis r redis://127.0.0.1 timeout=0;'

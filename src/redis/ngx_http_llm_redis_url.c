@@ -75,6 +75,12 @@ ngx_http_llm_redis_url(ngx_conf_t *cf, ngx_http_llm_redis_t *redis,
         rv = ngx_http_llm_redis_query(cf, redis, &rest, &ca);
     }
 
+    /* who gives a certificate means TLS */
+
+    if (rv == NGX_CONF_OK && ca.len && !tls) {
+        return "?ca=file with rediss:// only";
+    }
+
     if (rv == NGX_CONF_OK && local) {
         return ngx_http_llm_redis_unix(cf, redis, &rest);
     }
