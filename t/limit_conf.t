@@ -1,8 +1,8 @@
 # Copyright (C) the ngx_http_llm_stream_module authors
 # SPDX-License-Identifier: BSD-2-Clause
 
-# What the limits' directives refuse, and what they say: each configuration
-# is tested with nginx -t.
+# What the limits' directives refuse, those with one value of a kind, and what
+# they say: each configuration is tested with nginx -t.
 
 use strict;
 use warnings;
@@ -182,8 +182,29 @@ my @Bad = (
         => 'invalid value "image=2" in "llm_media_tokens", allowed are',
     'llm_media_tokens image=0; llm_media_tokens audio=2;'
         => '"llm_media_tokens" directive is duplicate',
+    'llm_limit_status many;'
+        => 'invalid value "many" in llm_limit_status, allowed is 400 to 599',
+    'llm_limit_status 429; llm_limit_status 429;'
+        => '"llm_limit_status" directive is duplicate',
     'llm_limit_log_level debug;'
-        => 'invalid value "debug"',
+        => 'invalid value "debug" in "llm_limit_log_level", allowed are '
+           . 'info, notice, warn, error',
+    'llm_dialect grpc;'
+        => 'invalid value "grpc" in "llm_dialect", allowed are auto, openai, '
+           . 'anthropic, gemini, ollama, ernie, cohere',
+    'llm_dialect auto; llm_dialect auto;'
+        => '"llm_dialect" directive is duplicate',
+    'llm_on_abort wait;'
+        => 'invalid value "wait" in "llm_on_abort", allowed are close, drain',
+    ( map { ( "$_ soon;"
+                  => qq{invalid value "soon" in "$_", allowed is a time},
+              "$_ 1s; $_ 1s;"
+                  => qq{"$_" directive is duplicate} ) }
+          qw( llm_first_token_timeout llm_idle_timeout llm_total_timeout ) ),
+    'llm_body_max much;'
+        => 'invalid value "much" in "llm_body_max", allowed is a size',
+    'llm_body_max 1m; llm_body_max 1m;'
+        => '"llm_body_max" directive is duplicate',
 );
 
 make_path("$Dir/logs");

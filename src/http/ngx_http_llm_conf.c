@@ -63,6 +63,95 @@ ngx_http_llm_stream_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+/* as nginx's slots, but with a line that says what is allowed */
+
+char *
+ngx_http_llm_enum_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    char  *p = conf;
+
+    u_char           *last, *names;
+    size_t            size;
+    ngx_str_t        *value;
+    ngx_uint_t       *to;
+    ngx_conf_enum_t  *e;
+
+    to = (ngx_uint_t *) (p + cmd->offset);
+
+    if (*to != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+    size = 0;
+
+    for (e = cmd->post; e->name.len != 0; e++) {
+        if (e->name.len == value[1].len
+            && ngx_strcasecmp(e->name.data, value[1].data) == 0)
+        {
+            *to = e->value;
+            return NGX_CONF_OK;
+        }
+
+        size += 2 + e->name.len;
+    }
+
+    names = ngx_pnalloc(cf->temp_pool, size);
+    if (names == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    last = names;
+
+    for (e = cmd->post; e->name.len != 0; e++) {
+        last = ngx_sprintf(last, "%s%V", last == names ? "" : ", ", &e->name);
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid value \"%V\" in \"%V\", allowed are %*s",
+                       &value[1], &cmd->name, (size_t) (last - names), names);
+    return NGX_CONF_ERROR;
+}
+
+
+char *
+ngx_http_llm_time_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_str_t  *value;
+
+    value = cf->args->elts;
+
+    if (ngx_parse_time(&value[1], 0) == NGX_ERROR) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" in \"%V\", allowed is "
+                           "a time, such as 500ms, 20s or 2m",
+                           &value[1], &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    return ngx_conf_set_msec_slot(cf, cmd, conf);
+}
+
+
+char *
+ngx_http_llm_size_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_str_t  *value;
+
+    value = cf->args->elts;
+
+    if (ngx_parse_size(&value[1]) == NGX_ERROR) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" in \"%V\", allowed is "
+                           "a size, such as 512k or 16m",
+                           &value[1], &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    return ngx_conf_set_size_slot(cf, cmd, conf);
+}
+
+
 char *
 ngx_http_llm_hold_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {

@@ -27,6 +27,18 @@ char *ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
 char *ngx_http_llm_stream_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
+/*
+ * Values of one kind: cmd->post has the names of an enumeration, all of which
+ * a wrong one is told.
+ */
+
+char *ngx_http_llm_enum_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_llm_time_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_llm_size_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
 /* llm_hold: a size, or 0 for "off" */
 
 char *ngx_http_llm_hold_directive(ngx_conf_t *cf, ngx_command_t *cmd,

@@ -170,9 +170,10 @@ char *ngx_http_llm_limit_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_llm_limit_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+char *ngx_http_llm_limit_status_directive(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
 
 extern ngx_conf_enum_t  ngx_http_llm_limit_log_levels[];
-extern ngx_conf_post_t  ngx_http_llm_limit_status_post;
 
 void ngx_http_llm_limit_create_conf(ngx_http_llm_limit_conf_t *conf);
 char *ngx_http_llm_limit_merge_conf(ngx_conf_t *cf,

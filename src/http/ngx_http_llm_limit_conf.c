@@ -17,8 +17,6 @@ static char *ngx_http_llm_limit_set_wait(ngx_conf_t *cf, ngx_command_t *cmd,
     ngx_http_llm_limit_t *limit, ngx_str_t *arg);
 static char *ngx_http_llm_limit_set_overrun(ngx_conf_t *cf,
     ngx_command_t *cmd, ngx_http_llm_limit_t *limit, ngx_str_t *arg);
-static char *ngx_http_llm_limit_check_status(ngx_conf_t *cf, void *post,
-    void *data);
 
 
 ngx_conf_enum_t  ngx_http_llm_limit_log_levels[] = {
@@ -27,11 +25,6 @@ ngx_conf_enum_t  ngx_http_llm_limit_log_levels[] = {
     { ngx_string("warn"), NGX_LOG_WARN },
     { ngx_string("error"), NGX_LOG_ERR },
     { ngx_null_string, 0 }
-};
-
-
-ngx_conf_post_t  ngx_http_llm_limit_status_post = {
-    ngx_http_llm_limit_check_status
 };
 
 
@@ -247,17 +240,30 @@ ngx_http_llm_limit_set_overrun(ngx_conf_t *cf, ngx_command_t *cmd,
 }
 
 
-static char *
-ngx_http_llm_limit_check_status(ngx_conf_t *cf, void *post, void *data)
+char *
+ngx_http_llm_limit_status_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
 {
-    ngx_int_t  *status = data;
+    ngx_http_llm_loc_conf_t  *llcf = conf;
 
-    if (*status < 400 || *status > 599) {
+    ngx_int_t   status;
+    ngx_str_t  *value;
+
+    if (llcf->limit.status != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+    status = ngx_atoi(value[1].data, value[1].len);
+
+    if (status < 400 || status > 599) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid value \"%i\" in llm_limit_status, "
-                           "allowed is 400 to 599", *status);
+                           "invalid value \"%V\" in %V, allowed is 400 to 599",
+                           &value[1], &cmd->name);
         return NGX_CONF_ERROR;
     }
+
+    llcf->limit.status = status;
 
     return NGX_CONF_OK;
 }
