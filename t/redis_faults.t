@@ -41,6 +41,7 @@ flushed_budgets();
 no_scripts_allowed();
 failover();
 clock_is_set();
+slow();
 
 $Redis->stop;
 
@@ -402,4 +403,23 @@ sub shift_clock {
 
     $state[0] += $seconds * 1000 * 1000;
     $Redis->call('HSET', $key, 't', pack 'd<7', @state);
+}
+
+
+# what is refilled while a command waits for the server is not lost
+
+sub slow {
+    node(rate => '100/s', burst => 1000);
+    $Node->ask(1000, sim => 'tokens=1000; itl=0');
+    LlmRedis::await('settled', sub { LlmNode::charges($Redis) == 0 });
+
+    $Redis->freeze;
+
+    my $client = $Node->open(100);
+
+    sleep 2;
+    $Redis->thaw;
+    is($client->status, 200, 'a slow server: two seconds are refilled');
+    $client->finish;
+    done('slow');
 }

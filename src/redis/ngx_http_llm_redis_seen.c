@@ -7,9 +7,12 @@
 
 /*
  * When this worker visited a budget last.  Redis has no clock that nobody
- * sets: a script is told how long ago that was, and refills no more, however
- * far the server's clock has been set forward.  A visit that is forgotten,
- * as another budget took its place, is only not known.
+ * sets: a script is told how long ago that was at most, and refills no more,
+ * however far the server's clock has been set forward.  A visit that is
+ * forgotten, as another budget took its place, is only not known.
+ *
+ * What is sent now may be run later than the last one was: by what an answer
+ * may take.  Without that each delay would cost what is refilled in it.
  */
 
 
@@ -37,7 +40,8 @@ ngx_http_llm_redis_seen_ask(ngx_http_llm_redis_t *redis,
     last = &redis->seen[visit->key % NGX_HTTP_LLM_REDIS_SEEN];
 
     if (last->key == visit->key && last->at_us) {
-        visit->since_us = visit->at_us - last->at_us;
+        visit->since_us = visit->at_us - last->at_us
+                          + (int64_t) redis->timeout_ms * 1000;
     }
 }
 
