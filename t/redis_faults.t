@@ -42,6 +42,7 @@ no_scripts_allowed();
 failover();
 clock_is_set();
 slow();
+many_ends();
 
 $Redis->stop;
 
@@ -422,4 +423,38 @@ sub slow {
     is($client->status, 200, 'a slow server: two seconds are refilled');
     $client->finish;
     done('slow');
+}
+
+
+# What has ended while Redis was away keeps it busy for twice timeout=: all at
+# once would be a server that does not answer.
+
+sub many_ends {
+    my $fake = LlmFakeRedis->start(real => $Redis, dir => dir('fake'));
+    my @clients;
+
+    node(redis => $fake->url, options => 'timeout=1s', burst => 100_000);
+
+    push @clients, $Node->open(5, sim => 'tokens=5; ttft=3000; itl=0')
+        for 1 .. 130;
+
+    LlmRedis::await('all are charged', sub {
+        LlmNode::charges($Redis) == @clients
+    });
+
+    $Redis->freeze;
+    $Node->ask(1, key => 'other');
+    $_->finish for @clients;
+
+    $fake->does('busy 15');
+    $Redis->thaw;
+
+    LlmRedis::await('all are answered', sub { $fake->count > @clients });
+    is(LlmNode::charges($Redis), 0, 'many ends: no charge is open');
+    is(LlmNode::used($Redis), 5 * @clients, 'all are settled');
+    is($Node->downs, 1, 'one line said that it is gone');
+    is($Node->ups, 2, 'and one that it is back');
+
+    $fake->stop;
+    done('many ends');
 }

@@ -103,9 +103,9 @@ ngx_http_llm_redis_stop(ngx_http_llm_redis_t *redis)
         return;
     }
 
-    ngx_http_llm_redis_resume(redis);
-
     redis->stopping = 1;
+
+    ngx_http_llm_redis_resume(redis);
 
     for (i = 0; i < redis->map->nlinks; i++) {
         ngx_http_llm_redis_link_close(redis->map->links[i]);
@@ -349,7 +349,11 @@ ngx_http_llm_redis_store(ngx_http_llm_redis_call_t *call)
 }
 
 
-/* those that cannot be sent yet come back to its end */
+/*
+ * Not all at once: a server that is busy with them for longer than a timeout
+ * would be taken for one that is away.  Those that cannot be sent yet come
+ * back to the journal's end.
+ */
 
 void
 ngx_http_llm_redis_resume(ngx_http_llm_redis_t *redis)
@@ -359,6 +363,11 @@ ngx_http_llm_redis_resume(ngx_http_llm_redis_t *redis)
     ngx_http_llm_redis_call_t  *call;
 
     for (n = redis->njournal; n; n--) {
+
+        if (redis->nresent >= NGX_HTTP_LLM_REDIS_RESENT && !redis->stopping) {
+            return;
+        }
+
         q = ngx_queue_head(&redis->journal);
         ngx_queue_remove(q);
         redis->njournal--;
@@ -367,6 +376,10 @@ ngx_http_llm_redis_resume(ngx_http_llm_redis_t *redis)
 
         if (ngx_http_llm_redis_send(call) != NGX_OK) {
             ngx_http_llm_redis_store(call);
+            continue;
         }
+
+        call->resent = 1;
+        redis->nresent++;
     }
 }

@@ -15,6 +15,8 @@
 #define NGX_HTTP_LLM_REDIS_HOPS     4
 
 
+static void ngx_http_llm_redis_replied(ngx_http_llm_redis_call_t *call,
+    redisReply *reply);
 static ngx_uint_t ngx_http_llm_redis_absurd(
     const ngx_http_llm_redis_call_t *call,
     const ngx_http_llm_redis_answer_t *answer);
@@ -53,6 +55,26 @@ static const char  *ngx_http_llm_redis_words[] = {
 
 void
 ngx_http_llm_redis_done(ngx_http_llm_redis_call_t *call, redisReply *reply)
+{
+    ngx_uint_t             resent;
+    ngx_http_llm_redis_t  *redis;
+
+    redis = call->charge.redis;
+    resent = call->resent;
+
+    call->resent = 0;
+    redis->nresent -= resent;
+
+    ngx_http_llm_redis_replied(call, reply);
+
+    if (resent && reply && redis->nresent == 0) {
+        ngx_http_llm_redis_resume(redis);
+    }
+}
+
+
+static void
+ngx_http_llm_redis_replied(ngx_http_llm_redis_call_t *call, redisReply *reply)
 {
     ngx_http_llm_redis_link_t    *link;
     ngx_http_llm_redis_answer_t   answer;

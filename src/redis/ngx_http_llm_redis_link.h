@@ -49,6 +49,9 @@
 #define NGX_HTTP_LLM_REDIS_IN_BYTES    (1024 * 1024)
 #define NGX_HTTP_LLM_REDIS_ELEMENTS    32768
 
+/* what is sent of the journal before the ones ahead of it are answered */
+#define NGX_HTTP_LLM_REDIS_RESENT      16
+
 /* between two attempts to connect */
 #define NGX_HTTP_LLM_REDIS_BACKOFF_MS  100
 #define NGX_HTTP_LLM_REDIS_BACKOFF_MAX_MS  5000
@@ -149,6 +152,9 @@ struct ngx_http_llm_redis_call_s {
 
     /* the end of a charge, or of a lease: it is sent until it is answered */
     unsigned                      final:1;
+
+    /* it was sent from the journal */
+    unsigned                      resent:1;
 
     /* NULL: nobody waits for it */
     ngx_http_llm_redis_pt         handler;
@@ -259,6 +265,9 @@ struct ngx_http_llm_redis_s {
     /* ends of charges that could not be sent, or were not answered */
     ngx_queue_t                   journal;
     ngx_uint_t                    njournal;
+
+    /* those that were sent from there, and are not answered */
+    ngx_uint_t                    nresent;
 
     ngx_event_t                   tick;
 

@@ -19,6 +19,7 @@ package LlmFakeRedis;
 #     unsolicited   says one more thing that nobody asked for
 #     bytewise      byte by byte, each in a packet of its own
 #     late MS       so many milliseconds later
+#     busy MS       has so long to do with each, one behind the other
 #     silent        never answers
 #     cut N         N bytes of it, then closes
 #     closed        closes
@@ -284,6 +285,10 @@ sub answer {
 
     } elsif ($what eq 'late') {
         push @{$self->{late}}, [ time + $how / 1000, $link, $reply ];
+
+    } elsif ($what eq 'busy') {
+        sleep $how / 1000;
+        syswrite $client, $reply;
 
     } elsif ($what eq 'cut') {
         syswrite $client, substr $reply, 0, $how;
