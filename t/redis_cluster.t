@@ -27,6 +27,7 @@ $Cluster = LlmRedis->cluster(dir => "$ENV{TEST_NGINX_SERVROOT}/cluster",
 spread();
 moved();
 asked();
+started();
 learned();
 fails_over();
 
@@ -146,6 +147,26 @@ sub asked {
     is(scalar(map { $_->errors(qr/is down|cannot decide/) } @Nodes), 0,
        'nobody had to decide alone');
     done('asked');
+}
+
+
+# the slot of what a new connection tries out moves while it does
+
+sub started {
+    my ($from, $to) = @Masters[2, 0];
+    my $key = key_at($from, 'start');
+    my $used;
+
+    $Cluster->move_slot('llm:{:probe}', $from, $to, sub {
+        my ($one) = nodes(1);
+
+        is($one->ask(10, key => $key)->status, 200, 'started: while it moves');
+        $used = LlmNode::await_used($from, 1, $key);
+    });
+
+    is($used, 1, 'the server that it leaves decides for its other keys');
+    is(scalar(map { $_->errors(qr/is down/) } @Nodes), 0, 'nothing is down');
+    done('started');
 }
 
 

@@ -238,11 +238,12 @@ ngx_http_llm_redis_greeted_probe(ngx_http_llm_redis_call_t *call,
         return;
     }
 
-    /* its slot is another server's */
+    /* its slot is another server's, or is about to be */
 
     if (reply->type == REDIS_REPLY_STRING
         || (reply->type == REDIS_REPLY_ERROR
-            && ngx_http_llm_redis_says(reply, "MOVED")))
+            && (ngx_http_llm_redis_says(reply, "MOVED")
+                || ngx_http_llm_redis_says(reply, "ASK"))))
     {
         ngx_http_llm_redis_link_up(link);
         return;
