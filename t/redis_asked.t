@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 
 # While Redis is asked, or a link to it is being made: clients leave, nginx is
-# reloaded, and more is asked than a link takes.
+# reloaded or stopped, and more is asked than a link takes.
 
 use strict;
 use warnings;
@@ -30,6 +30,8 @@ client_leaves();
 reloaded();
 reloaded_while_connecting();
 too_much();
+stopped('redis://' . $Redis->address);
+stopped("unix:$Redis->{socket}");
 
 $Redis->stop;
 
@@ -159,4 +161,28 @@ sub too_much {
     is(LlmNode::charges($Redis), 0, 'and no charge is open');
     is(scalar($Node->errors(qr/"shared" is down/)), 0, 'the link is the same');
     done('too much');
+}
+
+
+# All that is open is given back, in one go that nobody waits for: by default
+# a unix socket takes some 800 at once, and Redis reads 60 of them at a time.
+
+sub stopped {
+    my ($url) = @_;
+
+    node(redis => $url, burst => 10_000, connections => 2000,
+         http => 'error_log logs/error.log info;');
+
+    my @clients = map {
+        $Node->open(10, sim => 'tokens=10; ttft=60000')
+    } 1 .. 600;
+
+    LlmRedis::await('all are open', sub {
+        LlmNode::charges($Redis) == @clients
+    });
+
+    kill 'TERM', $Node->{nginx}{pid};
+    is(LlmNode::await_used($Redis, 0), 0, "stopped: $url has all back");
+    is(LlmNode::charges($Redis), 0, 'and no charge is open');
+    done('stopped');
 }

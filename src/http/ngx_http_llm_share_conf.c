@@ -173,10 +173,14 @@ ngx_http_llm_share_exit_process(ngx_cycle_t *cycle)
         return;
     }
 
+    redises = lmcf->redises.elts;
+
+    for (i = 0; i < lmcf->redises.nelts; i++) {
+        ngx_http_llm_redis_hush(redises[i]);
+    }
+
     ngx_http_llm_share_end_all();
     ngx_http_llm_block_exit_process(lmcf);
-
-    redises = lmcf->redises.elts;
 
     for (i = 0; i < lmcf->redises.nelts; i++) {
         ngx_http_llm_redis_stop(redises[i]);

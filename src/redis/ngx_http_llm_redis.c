@@ -94,6 +94,35 @@ ngx_http_llm_redis_start(ngx_http_llm_redis_t *redis, ngx_cycle_t *cycle)
 }
 
 
+/*
+ * A server whose answer meets a closed connection does not read what else it
+ * was sent there.
+ */
+
+void
+ngx_http_llm_redis_hush(ngx_http_llm_redis_t *redis)
+{
+    ngx_uint_t                  i;
+    ngx_http_llm_redis_link_t  *link;
+
+    static const u_char  text[] =
+        "*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$3\r\nOFF\r\n";
+
+    if (redis->map == NULL) {
+        return;
+    }
+
+    for (i = 0; i < redis->map->nlinks; i++) {
+        link = redis->map->links[i];
+
+        if (link->state == NGX_HTTP_LLM_REDIS_UP) {
+            (void) ngx_http_llm_redis_link_write(link, text,
+                                                 sizeof(text) - 1);
+        }
+    }
+}
+
+
 void
 ngx_http_llm_redis_stop(ngx_http_llm_redis_t *redis)
 {

@@ -130,12 +130,14 @@ ngx_uint_t ngx_http_llm_redis_has_policy(const ngx_http_llm_redis_t *redis);
 ngx_msec_t ngx_http_llm_redis_timeout_ms(const ngx_http_llm_redis_t *redis);
 
 /*
- * Starts to connect, at the first call; and leaves: what is to be ended, and
- * was not sent yet, is sent as far as the socket takes it at once.
+ * Starts to connect, at the first call; and leaves: nothing is answered any
+ * more, and then what is to be ended, and was not sent yet, is sent as far as
+ * the socket takes it at once.
  */
 
 ngx_int_t ngx_http_llm_redis_start(ngx_http_llm_redis_t *redis,
     ngx_cycle_t *cycle);
+void ngx_http_llm_redis_hush(ngx_http_llm_redis_t *redis);
 void ngx_http_llm_redis_stop(ngx_http_llm_redis_t *redis);
 
 /* a new id for the charge */

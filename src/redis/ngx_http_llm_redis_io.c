@@ -180,31 +180,6 @@ ngx_http_llm_redis_io_shut(ngx_http_llm_redis_link_t *link)
 
 
 void
-ngx_http_llm_redis_io_finish(ngx_http_llm_redis_link_t *link)
-{
-    ssize_t            n;
-    ngx_connection_t  *c;
-
-    ngx_http_llm_redis_io_write_handler(link->connection->write);
-
-    c = link->connection;
-
-    if (c == NULL || link->redis->ssl) {
-        return;
-    }
-
-    /* a close with bytes that are unread is a reset: the rest may be lost */
-
-    (void) ngx_shutdown_socket(c->fd, NGX_WRITE_SHUTDOWN);
-
-    do {
-        n = ngx_recv(c, ngx_http_llm_redis_io_buffer,
-                     sizeof(ngx_http_llm_redis_io_buffer));
-    } while (n > 0);
-}
-
-
-void
 ngx_http_llm_redis_io_connected(ngx_http_llm_redis_link_t *link)
 {
 #if (NGX_SSL)

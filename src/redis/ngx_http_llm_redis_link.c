@@ -11,6 +11,7 @@
 static void ngx_http_llm_redis_link_say(ngx_http_llm_redis_link_t *link,
     ngx_uint_t up, u_char *reason, size_t len);
 static void ngx_http_llm_redis_link_fail(ngx_queue_t *queue);
+static void ngx_http_llm_redis_link_finish(ngx_http_llm_redis_link_t *link);
 static void ngx_http_llm_redis_link_retry(ngx_event_t *ev);
 static void ngx_http_llm_redis_link_expire(ngx_event_t *ev);
 static void ngx_http_llm_redis_link_put(ngx_http_llm_redis_link_t *link,
@@ -214,7 +215,7 @@ void
 ngx_http_llm_redis_link_close(ngx_http_llm_redis_link_t *link)
 {
     if (link->state == NGX_HTTP_LLM_REDIS_UP) {
-        ngx_http_llm_redis_io_finish(link);
+        ngx_http_llm_redis_link_finish(link);
     }
 
     if (link->retry.timer_set) {
@@ -222,6 +223,46 @@ ngx_http_llm_redis_link_close(ngx_http_llm_redis_link_t *link)
     }
 
     ngx_http_llm_redis_io_shut(link);
+}
+
+
+static void
+ngx_http_llm_redis_link_finish(ngx_http_llm_redis_link_t *link)
+{
+    int        bytes, fd;
+    ssize_t    n;
+    u_char     unread[4096];
+    ngx_int_t  rc;
+
+    fd = link->connection->fd;
+
+    rc = ngx_http_llm_redis_io_send(link);
+
+    /* more than a socket is meant to hold: the system has it afterwards */
+
+    if (rc == NGX_AGAIN) {
+        bytes = 2 * (int) (link->out_bytes - link->out_sent);
+
+        (void) setsockopt(fd, SOL_SOCKET, SO_SNDBUF, (const void *) &bytes,
+                          sizeof(int));
+
+        rc = ngx_http_llm_redis_io_send(link);
+    }
+
+    if (rc == NGX_ERROR) {
+        return;
+    }
+
+    /*
+     * A close with bytes that are unread is a reset: the rest may be lost.
+     * They are there although no event has told of them yet.
+     */
+
+    (void) ngx_shutdown_socket(fd, NGX_WRITE_SHUTDOWN);
+
+    do {
+        n = recv(fd, unread, sizeof(unread), 0);
+    } while (n > 0);
 }
 
 

@@ -330,13 +330,11 @@ void ngx_http_llm_redis_link_close(ngx_http_llm_redis_link_t *link);
 
 /*
  * The socket.  As of ngx_event_connect_peer(), NGX_DECLINED included; what
- * follows a connection; what is written goes out as far as the socket takes
- * it; the end of it.
+ * follows a connection; the end of it.
  */
 
 ngx_int_t ngx_http_llm_redis_io_open(ngx_http_llm_redis_link_t *link);
 void ngx_http_llm_redis_io_connected(ngx_http_llm_redis_link_t *link);
-void ngx_http_llm_redis_io_finish(ngx_http_llm_redis_link_t *link);
 void ngx_http_llm_redis_io_shut(ngx_http_llm_redis_link_t *link);
 
 /* NGX_AGAIN: not all of it; NGX_ERROR: the connection is broken */
