@@ -24,6 +24,12 @@ $Cluster = LlmRedis->cluster(dir => "$ENV{TEST_NGINX_SERVROOT}/cluster",
                              masters => 3, replicas => 1);
 @Masters = ($Cluster->nodes)[0 .. 2];
 
+# a user with the rights that README.md names, and no others
+
+$_->call('ACL', 'SETUSER', 'llm', 'on', '>pass-word', '~llm:*',
+         qw( +evalsha +script|load +hset +hdel +hmget +hgetall +pexpire +pttl
+             +time +cluster|slots +asking )) for $Cluster->nodes;
+
 spread();
 moved();
 asked();
@@ -42,7 +48,8 @@ sub nodes {
     $_->call('FLUSHALL') for grep { $_->pid } @Masters;
 
     @Nodes = map {
-        LlmNode->start(redis => 'redis://' . $Masters[0]->address, %options)
+        LlmNode->start(redis => 'redis://llm:pass-word@'
+                                . $Masters[0]->address, %options)
     } 1 .. $count;
 
     $_->await_up for @Nodes;
