@@ -205,19 +205,64 @@ llm_limit zone=t reserve=400;
 
 === TEST 12: a small limit does not refuse what nothing is known of
 --- http_config eval
-"$::Zone tokens=50/d;"
+"$::Zone tokens=20/d;"
 --- location
 llm_limit zone=t;
 --- more_headers eval: $::Headers
 --- response_headers
-x-ratelimit-limit-tokens: 50
-x-ratelimit-remaining-tokens: 0
---- log
-reserved_tokens: 50
+x-ratelimit-limit-tokens: 20
 
 
 
-=== TEST 13: each kind of token has its weight
+=== TEST 13: nor where the key is in use: a quarter of the burst is enough
+--- http_config eval: $::Completion
+--- location
+llm_limit zone=t;
+--- request eval
+[$::Ask, $::Ask =~ s/"sim"/"other"/r, $::Ask =~ s/"sim"/"third","n":2/r]
+--- more_headers eval: $::Headers
+--- response_headers eval
+["x-ratelimit-remaining-tokens: 750",
+ "x-ratelimit-remaining-tokens: 720",
+ "x-ratelimit-remaining-tokens: 690"]
+--- error_code eval
+[200, 200, 200]
+
+
+
+=== TEST 14: .. as it costs
+--- http_config eval
+"$::Zone tokens=1k/d prompt=0 completion=2.5;"
+--- location
+llm_limit zone=t;
+--- request eval
+[$::Ask, $::Ask =~ s/"sim"/"other"/r]
+--- more_headers eval: $::Headers
+--- response_headers eval
+["x-ratelimit-remaining-tokens: 750",
+ "x-ratelimit-remaining-tokens: 675"]
+--- error_code eval
+[200, 200]
+
+
+
+=== TEST 15: of a larger one 1024 tokens are reserved for each choice
+--- http_config eval
+"$::Zone tokens=10k/d count=completion;"
+--- location
+llm_limit zone=t;
+--- request eval
+[$::Ask, $::Ask =~ s/"sim"/"other","n":2/r]
+--- more_headers eval: $::Headers
+--- response_headers eval
+["x-ratelimit-remaining-tokens: 8976",
+ "x-ratelimit-remaining-tokens: 7922"]
+--- error_code eval
+[200, 200]
+
+
+
+=== TEST 16: each kind of token has its weight
 --- http_config eval
 "$::Zone tokens=1k/d prompt=0 cached=0.5 completion=2 reasoning=4;"
 --- location
@@ -236,7 +281,7 @@ llm_limit zone=t reserve=10;
 
 
 
-=== TEST 14: count=prompt
+=== TEST 17: count=prompt
 --- http_config eval
 "$::Zone tokens=1k/d count=prompt;"
 --- location
@@ -254,7 +299,7 @@ llm_limit zone=t;
 
 
 
-=== TEST 15: upstream's usage of zero is a usage
+=== TEST 18: upstream's usage of zero is a usage
 --- http_config eval: $::Completion
 --- location
 llm_limit zone=t reserve=100;
@@ -271,7 +316,7 @@ llm_limit zone=t reserve=100;
 
 
 
-=== TEST 16: embeddings reserve their prompt alone
+=== TEST 19: embeddings reserve their prompt alone
 --- http_config eval
 "$::Zone tokens=1M/d;"
 --- location
@@ -286,7 +331,7 @@ end: done
 
 
 
-=== TEST 17: where answers reach their maxima, these stay reserved
+=== TEST 20: where answers reach their maxima, these stay reserved
 --- http_config eval: $::Completion
 --- location
 llm_limit zone=t;
@@ -303,7 +348,7 @@ llm_limit zone=t;
 
 
 
-=== TEST 18: of a model that is not known a quarter of the prompt is kept ready
+=== TEST 21: of a model that is not known a quarter of the prompt is kept ready
 --- http_config eval
 "$::Zone tokens=1k/d count=prompt;"
 --- location
@@ -317,7 +362,7 @@ reserved_tokens: 133
 
 
 
-=== TEST 19: and comes back, less of it with each answer
+=== TEST 22: and comes back, less of it with each answer
 --- http_config eval
 "$::Zone tokens=1k/d count=prompt;"
 --- location
@@ -335,7 +380,7 @@ llm_limit zone=t;
 
 
 
-=== TEST 20: it makes no request too large
+=== TEST 23: it makes no request too large
 --- http_config eval
 "$::Zone tokens=108/d count=prompt;"
 --- location

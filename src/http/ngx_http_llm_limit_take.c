@@ -19,6 +19,9 @@
  */
 #define NGX_HTTP_LLM_LIMIT_UNKNOWN   1024
 
+/* .. but no more than this part of the burst, which may be in use */
+#define NGX_HTTP_LLM_LIMIT_PART      4
+
 /* what nanoseconds can express */
 #define NGX_HTTP_LLM_LIMIT_WAIT_MS   ((ngx_msec_t) (INT64_MAX / 1000000))
 
@@ -33,6 +36,8 @@ static ngx_int_t ngx_http_llm_limit_burst(ngx_http_request_t *r,
 static void ngx_http_llm_limit_digest(u_char *digest, ngx_str_t *key);
 static void ngx_http_llm_limit_need(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_limit_t *limit, ngx_http_llm_take_t *take);
+static int64_t ngx_http_llm_limit_unknown(ngx_http_llm_take_t *take,
+    int64_t n);
 
 
 ngx_int_t
@@ -236,7 +241,7 @@ ngx_http_llm_limit_need(ngx_http_llm_ctx_t *ctx, ngx_http_llm_limit_t *limit,
     take->prompt = ctx->estimated_tokens + ctx->margin_tokens;
 
     take->completion = (named || fixed)
-                       ? most : NGX_HTTP_LLM_LIMIT_UNKNOWN * facts->n;
+                       ? most : ngx_http_llm_limit_unknown(take, facts->n);
 
     take->use_level = (limit->reserve == NGX_HTTP_LLM_RESERVE_AUTO
                       || (limit->reserve == NGX_HTTP_LLM_RESERVE_MAX
@@ -252,4 +257,29 @@ ngx_http_llm_limit_need(ngx_http_llm_ctx_t *ctx, ngx_http_llm_limit_t *limit,
     if (take->model == 0) {
         take->model = 1;
     }
+}
+
+
+/*
+ * A key that is in use hardly ever has a full bucket: what is reserved for
+ * no other reason than that nothing is known must not ask for one.
+ */
+
+static int64_t
+ngx_http_llm_limit_unknown(ngx_http_llm_take_t *take, int64_t n)
+{
+    int64_t  burst, most, weight_1000;
+
+    burst = take->rates[NGX_HTTP_LLM_TOKENS].burst;
+    weight_1000 = take->weights->completion_1000;
+    most = NGX_HTTP_LLM_LIMIT_UNKNOWN * n;
+
+    /* in whole numbers: a burst may be 1e12, times 1000 it fits */
+
+    if (weight_1000 > 0) {
+        most = ngx_min(most, burst * 1000
+                             / (NGX_HTTP_LLM_LIMIT_PART * weight_1000));
+    }
+
+    return most;
 }
