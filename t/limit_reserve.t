@@ -262,7 +262,22 @@ llm_limit zone=t;
 
 
 
-=== TEST 16: each kind of token has its weight
+=== TEST 16: a maximum is asked for as often as there are prompts and choices
+--- http_config eval: $::Completion
+--- location
+llm_limit zone=t;
+--- request eval
+[map { "POST /v1/completions\n{\"model\":\"sim\",\"max_tokens\":100,$_}" }
+ '"n":3,"prompt":["a","b","c"]', '"n":6,"prompt":[[1,2],[3]]']
+--- more_headers eval: $::Headers
+--- response_headers eval
+["x-ratelimit-remaining-tokens: 100", "! Retry-After"]
+--- error_code eval
+[200, 429]
+
+
+
+=== TEST 17: each kind of token has its weight
 --- http_config eval
 "$::Zone tokens=1k/d prompt=0 cached=0.5 completion=2 reasoning=4;"
 --- location
@@ -281,7 +296,7 @@ llm_limit zone=t reserve=10;
 
 
 
-=== TEST 17: count=prompt
+=== TEST 18: count=prompt
 --- http_config eval
 "$::Zone tokens=1k/d count=prompt;"
 --- location
@@ -299,7 +314,7 @@ llm_limit zone=t;
 
 
 
-=== TEST 18: upstream's usage of zero is a usage
+=== TEST 19: upstream's usage of zero is a usage
 --- http_config eval: $::Completion
 --- location
 llm_limit zone=t reserve=100;
@@ -316,7 +331,7 @@ llm_limit zone=t reserve=100;
 
 
 
-=== TEST 19: embeddings reserve their prompt alone
+=== TEST 20: embeddings reserve their prompt alone
 --- http_config eval
 "$::Zone tokens=1M/d;"
 --- location
@@ -331,7 +346,7 @@ end: done
 
 
 
-=== TEST 20: where answers reach their maxima, these stay reserved
+=== TEST 21: where answers reach their maxima, these stay reserved
 --- http_config eval: $::Completion
 --- location
 llm_limit zone=t;
@@ -348,7 +363,7 @@ llm_limit zone=t;
 
 
 
-=== TEST 21: of a model that is not known a quarter of the prompt is kept ready
+=== TEST 22: of a model that is not known a quarter of the prompt is kept ready
 --- http_config eval
 "$::Zone tokens=1k/d count=prompt;"
 --- location
@@ -362,7 +377,7 @@ reserved_tokens: 133
 
 
 
-=== TEST 22: and comes back, less of it with each answer
+=== TEST 23: and comes back, less of it with each answer
 --- http_config eval
 "$::Zone tokens=1k/d count=prompt;"
 --- location
@@ -380,7 +395,7 @@ llm_limit zone=t;
 
 
 
-=== TEST 23: it makes no request too large
+=== TEST 24: it makes no request too large
 --- http_config eval
 "$::Zone tokens=108/d count=prompt;"
 --- location

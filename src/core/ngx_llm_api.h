@@ -79,7 +79,10 @@ typedef enum {
     NGX_LLM_REQ_MESSAGE,
 
     /* string: who says the message that it stands in */
-    NGX_LLM_REQ_ROLE
+    NGX_LLM_REQ_ROLE,
+
+    /* string or array (tokens by their ids): one of several prompts */
+    NGX_LLM_REQ_PROMPT
 } ngx_llm_req_e;
 
 

@@ -49,6 +49,7 @@ static const ngx_llm_json_row_t  ngx_llm_any_request[] = {
     { "prompt", NGX_LLM_REQ_TEXT },
     { "prompt", NGX_LLM_REQ_MESSAGE },
     { "prompt[]", NGX_LLM_REQ_TEXT },
+    { "prompt[]", NGX_LLM_REQ_PROMPT },
     { "prompt[][]", NGX_LLM_REQ_TEXT },
     { "suffix", NGX_LLM_REQ_TEXT },
     { "images[]", NGX_LLM_REQ_IMAGE },

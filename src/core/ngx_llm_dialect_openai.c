@@ -175,6 +175,7 @@ static const ngx_llm_json_row_t  ngx_llm_openai_completions_request[] = {
     { "prompt", NGX_LLM_REQ_MESSAGE },
     { "prompt[]", NGX_LLM_REQ_TEXT },
     { "prompt[]", NGX_LLM_REQ_MESSAGE },
+    { "prompt[]", NGX_LLM_REQ_PROMPT },
     { "prompt[][]", NGX_LLM_REQ_TEXT },
     { "suffix", NGX_LLM_REQ_TEXT }
 };

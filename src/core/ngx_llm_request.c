@@ -28,6 +28,9 @@ typedef struct {
     /* a bit for each deciding key that was there */
     uint32_t                 seen;
 
+    /* of a list of prompts, each of which has its own choices */
+    int64_t                  prompts;
+
     /* open objects and arrays of each id, and where the outermost began */
     uint32_t                 depths[NGX_LLM_REQUEST_SPANS];
     size_t                   starts[NGX_LLM_REQUEST_SPANS];
@@ -85,6 +88,14 @@ ngx_llm_request_parse(ngx_llm_request_t *request, const ngx_llm_api_t *api,
     rc = ngx_llm_json_parse(&api->request, body, len, scratch,
                             ngx_llm_request_value, &walk, reason);
 
+    if (walk.prompts > 1) {
+        request->n *= walk.prompts;
+
+        if (request->n > NGX_LLM_MAX_TOKENS) {
+            request->n = NGX_LLM_MAX_TOKENS;
+        }
+    }
+
     if (rc == NGX_LLM_OK && walk.hashed) {
         walk.hash = ngx_llm_hash(request->model, request->model_len,
                                  walk.hash);
@@ -115,6 +126,12 @@ ngx_llm_request_value(void *data, unsigned id,
 
     if (id == NGX_LLM_REQ_MESSAGE) {
         ngx_llm_request_message(walk, value);
+        return NGX_LLM_OK;
+    }
+
+    if (id == NGX_LLM_REQ_PROMPT) {
+        walk->prompts += (value->type == NGX_LLM_JSON_STRING
+                          || value->type == NGX_LLM_JSON_ARRAY);
         return NGX_LLM_OK;
     }
 

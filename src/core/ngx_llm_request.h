@@ -32,7 +32,7 @@ typedef struct {
     /* largest completion asked for, n not multiplied in; -1: none named */
     int64_t               max_output;
 
-    /* choices asked for, at least 1 */
+    /* choices asked for, for all prompts together, at least 1 */
     int64_t               n;
 
     /* stream_options.include_usage: -1 absent, 0 false or null, 1 true */

@@ -331,7 +331,7 @@ test_tables(void)
         api = test_apis[i];
         test_name(api, name, sizeof(name));
 
-        test_rows(api, &api->request, NGX_LLM_REQ_ROLE, "request");
+        test_rows(api, &api->request, NGX_LLM_REQ_PROMPT, "request");
         test_rows(api, &api->answer, NGX_LLM_ANS_ERROR_CODE, "answer");
 
         tap_ok(api->request.rows[0].path[0] == '\0'

@@ -100,6 +100,15 @@ static const case_t  asked[] = {
     { COMPLETE, "{\"prompt\":\"ab\",\"best_of\":4,\"n\":2}",
       "model= stream=0 max=-1 n=4 usage=-1 "
       "images=0 audios=0 messages=1 tokens=0 text=2" },
+    { COMPLETE, "{\"n\":2,\"prompt\":[\"ab\",\"\",\"c\"]}",
+      "model= stream=0 max=-1 n=6 usage=-1 "
+      "images=0 audios=0 messages=3 tokens=0 text=3" },
+    { COMPLETE, "{\"prompt\":[[1,22],[333]],\"best_of\":4}",
+      "model= stream=0 max=-1 n=8 usage=-1 "
+      "images=0 audios=0 messages=0 tokens=3 text=0" },
+    { COMPLETE, "{\"prompt\":[\"ab\"]}",
+      "model= stream=0 max=-1 n=1 usage=-1 "
+      "images=0 audios=0 messages=1 tokens=0 text=2" },
     { COMPLETE, "{\"prompt\":[1,22,333]}",
       "model= stream=0 max=-1 n=1 usage=-1 "
       "images=0 audios=0 messages=0 tokens=3 text=0" },
