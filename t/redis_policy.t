@@ -23,7 +23,9 @@ $Redis = LlmRedis->start(dir => dir('redis'));
 denies();
 delays();
 narrows_only();
+requests_only();
 raises();
+failover();
 not_lua();
 readme();
 
@@ -43,7 +45,7 @@ sub node {
     close $file;
 
     $Node = LlmNode->start(
-        %options, redis => 'redis://' . $Redis->address,
+        redis => 'redis://' . $Redis->address, %options,
         options => 'script=' . dir('policy.lua') . ' '
                    . ($options{options} // ''));
     $Node->await_up if !$options{down};
@@ -119,6 +121,27 @@ sub narrows_only {
 }
 
 
+sub requests_only {
+    node(<<'END', rate => '0/h', zone => 'requests=60/m', limit => 'wait=2s');
+return function(request)
+  return 'wait', request.model == 'long' and 3 or 0.5
+end
+END
+
+    my $late = $Node->ask(10);
+
+    is($late->status, 200, 'requests only: it is let through');
+    is($Node->logged($late)->{limit}, 'DELAYED', 'and waits as it is told');
+    cmp_ok($Node->logged($late)->{wait}, '>=', 0.4, 'for half a second');
+
+    my $no = $Node->ask(10, model => 'long');
+
+    is($no->status, 429, 'three seconds are more than its wait');
+    is($no->header('Retry-After'), 3, 'it is told when to try again');
+    done('requests only');
+}
+
+
 sub raises {
     node(<<'END', options => 'fallback=local');
 return function(request)
@@ -143,6 +166,44 @@ END
     $Node->await_error(qr/script of "shared".*neither true, nor/);
     ok(1, 'the log says what is allowed');
     done('no answer');
+}
+
+
+# its commands are the first ones that a replica refuses
+
+sub failover {
+    my $other = LlmRedis->start(dir => dir('other'));
+
+    $other->call('REPLICAOF', '127.0.0.1', $Redis->port);
+    LlmRedis::await('the replica is linked', sub {
+        $other->call('INFO', 'replication') =~ /master_link_status:up/
+    });
+
+    my $both = join ',', $Redis->address, $other->address;
+
+    node(<<'END', redis => "redis://$both");
+return function(request)
+  redis.call('INCR', request.store)
+  return true
+end
+END
+
+    $Node->ask(10);
+    is(LlmNode::await_used($Redis, 1), 1, 'failover: the master decides');
+    $Redis->call('WAIT', 1, 30_000);
+
+    $other->call('REPLICAOF', 'NO', 'ONE');
+    $Redis->call('REPLICAOF', '127.0.0.1', $other->port);
+
+    LlmRedis::await('the other one decides', sub {
+        $Node->ask(10);
+        (LlmNode::used($other) // 0) >= 2
+    });
+    ok(1, 'READONLY in a policy leads to the other one, too');
+
+    $Redis->call('REPLICAOF', 'NO', 'ONE');
+    $other->stop;
+    done('failover');
 }
 
 

@@ -43,6 +43,10 @@ sub policies {
     is_deeply([ @{policy('c', \@tokens, $wait, 1_000_000)}[0, 1, 3] ],
               [ 0, 1_500_000, 60 ], 'too long: nothing is taken');
 
+    is_deeply([ @{reserve('ba', 2_000_000, [ 0, 1, 0, 0 ], [ 9, 60, 9, 1 ],
+                          policy => $wait)}[0 .. 2] ],
+              [ 1, 0, 1_500_000 ], 'of a budget of requests alone, too');
+
     my $deny = 'return function(request) return "deny", "not at night" end';
     is_deeply([ @{policy('d', \@tokens, $deny)}[0, 3, 7] ],
               [ 3, 60, 'not at night' ], 'denied');
@@ -92,7 +96,7 @@ sub policy_faults {
                              qr/LLMPOLICY .*(?:global|readonly)/ ],
         'calls nonsense' => [
             'return function(r) redis.call("NONSENSE") return true end',
-            qr/LLMPOLICY .*(?:Unknown|unknown)/ ],
+            qr/LLMPOLICY redis: .*(?:Unknown|unknown)/ ],
         'answers nothing' => [ 'return function(r) end',
                                qr/LLMPOLICY neither true/ ],
         'answers a word' => [ 'return function(r) return "perhaps" end',
@@ -109,7 +113,9 @@ sub policy_faults {
             qr/LLMPOLICY neither/ ],
         'denies without a reason' => [
             'return function(r) return "deny" end', qr/LLMPOLICY neither/ ],
-        'is no function' => [ 'return 1', qr/LLMPOLICY/ ],
+        'is no function' => [ 'return 1', qr/LLMPOLICY it returns no/ ],
+        'is forgotten' => [ 'local function policy() end',
+                            qr/LLMPOLICY it returns no function/ ],
     );
 
     for my $name (sort keys %faults) {

@@ -25,7 +25,8 @@ static void ngx_http_llm_redis_answer(ngx_http_llm_redis_call_t *call,
 static void ngx_http_llm_redis_lost(ngx_http_llm_redis_call_t *call);
 static void ngx_http_llm_redis_error(ngx_http_llm_redis_call_t *call,
     redisReply *reply);
-static ngx_uint_t ngx_http_llm_redis_unable(const redisReply *reply);
+static ngx_uint_t ngx_http_llm_redis_unable(const redisReply *reply,
+    ngx_uint_t policy);
 static void ngx_http_llm_redis_say(ngx_http_llm_redis_link_t *link,
     const redisReply *reply, ngx_uint_t policy);
 static ngx_int_t ngx_http_llm_redis_again(ngx_http_llm_redis_call_t *call,
@@ -188,7 +189,7 @@ ngx_http_llm_redis_error(ngx_http_llm_redis_call_t *call, redisReply *reply)
 
     policy = (ngx_strnstr((u_char *) reply->str, "LLMPOLICY", reply->len)
               != NULL);
-    unable = (!policy && ngx_http_llm_redis_unable(reply));
+    unable = ngx_http_llm_redis_unable(reply, policy);
 
     if (unable && call->final) {
         ngx_http_llm_redis_store(call);
@@ -206,10 +207,23 @@ ngx_http_llm_redis_error(ngx_http_llm_redis_call_t *call, redisReply *reply)
 }
 
 
+/*
+ * A policy may say what it likes; what its commands say of the server counts,
+ * but not that a user may do less than it asks for.
+ */
+
 static ngx_uint_t
-ngx_http_llm_redis_unable(const redisReply *reply)
+ngx_http_llm_redis_unable(const redisReply *reply, ngx_uint_t policy)
 {
     ngx_uint_t  i;
+
+    if (policy
+        && (ngx_strnstr((u_char *) reply->str, "LLMPOLICY redis: ",
+                        reply->len) == NULL
+            || ngx_http_llm_redis_says(reply, "NOPERM")))
+    {
+        return 0;
+    }
 
     for (i = 0; ngx_http_llm_redis_words[i]; i++) {
         if (ngx_http_llm_redis_says(reply, ngx_http_llm_redis_words[i])) {

@@ -1,7 +1,7 @@
 
 -- Takes tokens and requests for a charge, or nothing.
 --
--- KEYS  1 the budget  2 the policy's own key
+-- KEYS  1 the budget  2 the policy's own key, where there is a policy
 -- ARGV  of its own: wait_us
 --       of a policy: 3 key (SHA-1)  4 model  5 estimated prompt  6 zone
 -- Gives { status, delay of tokens, delay of requests, levels, full in }
@@ -25,7 +25,11 @@ end
 
 -- The operator's policy may narrow what the budget allows, never widen it.
 
-if policy and not ended and not took then
+if KEYS[2] and not ended and not took then
+
+  if type(policy) ~= 'function' then
+    error('LLMPOLICY it returns no function', 0)
+  end
 
   local function numbers(rate, period, burst, used, cost, delay_us)
     return { rate = rate, period = rate > 0 and period or 1, burst = burst,
@@ -41,9 +45,17 @@ if policy and not ended and not took then
     requests = numbers(rate_r, period_r, burst_r, used_r, cost_r, second),
   })
 
+  -- what a command says begins with a word, in Redis 6 behind its place; what
+  -- the policy says itself, with a place
+
   if not ok then
-    error('LLMPOLICY ' .. (type(verdict) == 'table' and verdict.err
-                           or tostring(verdict)), 0)
+    local said = type(verdict) == 'table' and verdict.err
+                 or tostring(verdict)
+
+    said = string.match(said, '^@user_script: %d+: %-?(.*)') or said
+
+    error((string.find(said, '^%u%u%u+ ') and 'LLMPOLICY redis: '
+           or 'LLMPOLICY ') .. said, 0)
   end
 
   -- its own key lives for a week unless it says how long
@@ -55,8 +67,12 @@ if policy and not ended and not took then
   if verdict == 'wait' and type(detail) == 'number' and detail >= 0
      and detail < 1e9
   then
-    if first >= 0 then
-      first = math.max(first, math.ceil(detail * 1e6))
+    detail = math.ceil(detail * 1e6)
+
+    if rate == 0 then
+      second = second < 0 and second or math.max(second, detail)
+    else
+      first = first < 0 and first or math.max(first, detail)
     end
 
   elseif verdict == 'deny' and type(detail) == 'string' then
