@@ -24,20 +24,28 @@ $Cluster = LlmRedis->cluster(dir => "$ENV{TEST_NGINX_SERVROOT}/cluster",
                              masters => 3, replicas => 1);
 @Masters = ($Cluster->nodes)[0 .. 2];
 
-# a user with the rights that README.md names, and no others
-
-$_->call('ACL', 'SETUSER', 'llm', 'on', '>pass-word', '~llm:*',
-         qw( +evalsha +script|load +hset +hdel +hmget +hgetall +pexpire +pttl
-             +time +cluster|slots +asking )) for $Cluster->nodes;
+allow($_) for $Cluster->nodes;
 
 spread();
 moved();
 asked();
 started();
+unserved();
 learned();
+joined();
 fails_over();
 
 $Cluster->stop;
+
+
+# a user with the rights that README.md names, and no others
+
+sub allow {
+    $_[0]->call('ACL', 'SETUSER', 'llm', 'on', '>pass-word', '~llm:*',
+                qw( +evalsha +script|load +hset +hdel +hmget +hgetall
+                    +pexpire +pttl +time +cluster|slots +asking
+                    +client|reply ));
+}
 
 
 # they know one address; what they learn is the rest
@@ -174,6 +182,54 @@ sub started {
     is($used, 1, 'the server that it leaves decides for its other keys');
     is(scalar(map { $_->errors(qr/is down/) } @Nodes), 0, 'nothing is down');
     done('started');
+}
+
+
+# what ends while nobody serves its slot is said again
+
+sub unserved {
+    my ($one) = nodes(1);
+    my $server = $Masters[1];
+    my $key = key_at($server, 'unserved');
+    my $slot = $server->call('CLUSTER', 'KEYSLOT', LlmNode::name_of($key));
+    my $live = $one->open(500, key => $key, sim => 'tokens=20; itl=20');
+
+    $live->status;
+    $server->call('CLUSTER', 'DELSLOTS', $slot);
+    $live->finish;
+    is($one->ask(10, key => $key)->status, 200, 'unserved: the fallback');
+
+    $server->call('CLUSTER', 'ADDSLOTS', $slot);
+    is(LlmNode::await_used($server, 20, $key), 20,
+       'what has ended meanwhile is settled');
+    is(LlmNode::charges($server, $key), 0, 'and no charge is open');
+    done('unserved');
+}
+
+
+# a server that joins: nobody has asked it for anything yet
+
+sub joined {
+    my ($one) = nodes(1);
+    my $key = key_at($Masters[0], 'join');
+    my $new = $Cluster->add(dir => "$ENV{TEST_NGINX_SERVROOT}/joins");
+    my ($live, @status);
+
+    allow($new);
+
+    $live = $one->open(600, key => $key, sim => 'tokens=600; itl=1');
+    $live->status;
+
+    $Cluster->move_slot(LlmNode::name_of($key), $Masters[0], $new, sub {
+        @status = map { $one->ask(600, key => $key)->status } 1 .. 2;
+        $live->finish;
+    });
+
+    is("@status", '429 429', 'joined: it is asked from the first time on');
+    is(LlmNode::await_used($new, 600, $key), 600, 'and told the end');
+    is(scalar($one->errors(qr/is down|cannot decide/)), 0,
+       'nobody had to decide alone');
+    done('joined');
 }
 
 

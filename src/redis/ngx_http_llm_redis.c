@@ -370,6 +370,7 @@ ngx_http_llm_redis_store(ngx_http_llm_redis_call_t *call)
     call->link = NULL;
     call->sent = 0;
     call->hops = 0;
+    call->asking = 0;
 
     ngx_http_llm_redis_forget_since(call);
 

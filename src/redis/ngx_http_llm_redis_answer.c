@@ -31,7 +31,6 @@ static void ngx_http_llm_redis_say(ngx_http_llm_redis_link_t *link,
     const redisReply *reply, ngx_uint_t policy);
 static ngx_int_t ngx_http_llm_redis_again(ngx_http_llm_redis_call_t *call,
     redisReply *reply);
-static ngx_int_t ngx_http_llm_redis_asking(ngx_http_llm_redis_link_t *link);
 static void ngx_http_llm_redis_ignore(ngx_http_llm_redis_call_t *call,
     redisReply *reply);
 
@@ -57,10 +56,11 @@ static const char  *ngx_http_llm_redis_words[] = {
 void
 ngx_http_llm_redis_done(ngx_http_llm_redis_call_t *call, redisReply *reply)
 {
-    ngx_uint_t             resent;
+    ngx_uint_t             njournal, resent;
     ngx_http_llm_redis_t  *redis;
 
     redis = call->charge.redis;
+    njournal = redis->njournal;
     resent = call->resent;
 
     call->resent = 0;
@@ -68,7 +68,9 @@ ngx_http_llm_redis_done(ngx_http_llm_redis_call_t *call, redisReply *reply)
 
     ngx_http_llm_redis_replied(call, reply);
 
-    if (resent && reply && redis->nresent == 0) {
+    /* what came back there waits for the next tick */
+
+    if (resent && redis->nresent == 0 && redis->njournal <= njournal) {
         ngx_http_llm_redis_resume(redis);
     }
 }
@@ -178,12 +180,15 @@ ngx_http_llm_redis_lost(ngx_http_llm_redis_call_t *call)
 static void
 ngx_http_llm_redis_error(ngx_http_llm_redis_call_t *call, redisReply *reply)
 {
+    ngx_int_t                   rc;
     ngx_uint_t                  policy, unable;
     ngx_http_llm_redis_link_t  *link;
 
     link = call->link;
 
-    if (ngx_http_llm_redis_again(call, reply) == NGX_OK) {
+    rc = ngx_http_llm_redis_again(call, reply);
+
+    if (rc == NGX_OK) {
         return;
     }
 
@@ -191,7 +196,7 @@ ngx_http_llm_redis_error(ngx_http_llm_redis_call_t *call, redisReply *reply)
               != NULL);
     unable = ngx_http_llm_redis_unable(reply, policy);
 
-    if (unable && call->final) {
+    if ((unable || rc == NGX_BUSY) && call->final) {
         ngx_http_llm_redis_store(call);
 
     } else {
@@ -260,7 +265,10 @@ ngx_http_llm_redis_say(ngx_http_llm_redis_link_t *link,
 }
 
 
-/* NGX_OK: it was sent once more, to where it belongs */
+/*
+ * NGX_OK: it was sent once more, to where it belongs; NGX_BUSY: there is no
+ * such place now; NGX_DECLINED: it is not about that.
+ */
 
 static ngx_int_t
 ngx_http_llm_redis_again(ngx_http_llm_redis_call_t *call, redisReply *reply)
@@ -270,13 +278,11 @@ ngx_http_llm_redis_again(ngx_http_llm_redis_call_t *call, redisReply *reply)
 
     link = call->link;
 
-    if (call->hops++ >= NGX_HTTP_LLM_REDIS_HOPS) {
-        return NGX_DECLINED;
-    }
-
     if (ngx_http_llm_redis_says(reply, "NOSCRIPT")) {
-        if (ngx_http_llm_redis_load(link, call->script) != NGX_OK) {
-            return NGX_DECLINED;
+        if (call->hops++ >= NGX_HTTP_LLM_REDIS_HOPS
+            || ngx_http_llm_redis_load(link, call->script) != NGX_OK)
+        {
+            return NGX_BUSY;
         }
 
         return ngx_http_llm_redis_link_send(link, call);
@@ -286,7 +292,7 @@ ngx_http_llm_redis_again(ngx_http_llm_redis_call_t *call, redisReply *reply)
         || ngx_http_llm_redis_says(reply, "TRYAGAIN"))
     {
         ngx_http_llm_redis_refresh(link->redis);
-        return NGX_DECLINED;
+        return NGX_BUSY;
     }
 
     moved = (ngx_strncmp(reply->str, "MOVED ", 6) == 0);
@@ -302,28 +308,22 @@ ngx_http_llm_redis_again(ngx_http_llm_redis_call_t *call, redisReply *reply)
         ngx_http_llm_redis_refresh(link->redis);
     }
 
-    if (target == NULL
-        || (ask && ngx_http_llm_redis_asking(target) != NGX_OK))
-    {
-        return NGX_DECLINED;
+    if (target == NULL || call->hops++ >= NGX_HTTP_LLM_REDIS_HOPS) {
+        return NGX_BUSY;
     }
+
+    call->asking = ask;
 
     return ngx_http_llm_redis_link_send(target, call);
 }
 
 
-/* for the one command that follows */
-
-static ngx_int_t
+ngx_int_t
 ngx_http_llm_redis_asking(ngx_http_llm_redis_link_t *link)
 {
     size_t                      len;
     const char                 *arg;
     ngx_http_llm_redis_call_t  *call;
-
-    if (link->state != NGX_HTTP_LLM_REDIS_UP) {
-        return NGX_BUSY;
-    }
 
     arg = "ASKING";
     len = 6;

@@ -335,8 +335,10 @@ ngx_http_llm_redis_link_send(ngx_http_llm_redis_link_t *link,
     if (link->state == NGX_HTTP_LLM_REDIS_UP
         || (greeting && link->state == NGX_HTTP_LLM_REDIS_GREETS))
     {
-        if (ngx_http_llm_redis_link_write(link, call->text, call->text_bytes)
-            != NGX_OK)
+        if ((call->asking && ngx_http_llm_redis_asking(link) != NGX_OK)
+            || ngx_http_llm_redis_link_write(link, call->text,
+                                             call->text_bytes)
+               != NGX_OK)
         {
             return NGX_BUSY;
         }
@@ -367,6 +369,7 @@ ngx_http_llm_redis_link_put(ngx_http_llm_redis_link_t *link,
     call->link = link;
     call->sent = 1;
     call->tried = 1;
+    call->asking = 0;
     call->sent_ms = ngx_current_msec;
 
     link->npending++;

@@ -156,6 +156,9 @@ struct ngx_http_llm_redis_call_s {
     /* it was sent from the journal */
     unsigned                      resent:1;
 
+    /* its slot is about to be that server's */
+    unsigned                      asking:1;
+
     /* NULL: nobody waits for it */
     ngx_http_llm_redis_pt         handler;
     void                         *data;
@@ -345,6 +348,10 @@ ngx_int_t ngx_http_llm_redis_io_send(ngx_http_llm_redis_link_t *link);
 
 void ngx_http_llm_redis_greet(ngx_http_llm_redis_link_t *link);
 void ngx_http_llm_redis_link_up(ngx_http_llm_redis_link_t *link);
+
+/* for the one command that follows */
+
+ngx_int_t ngx_http_llm_redis_asking(ngx_http_llm_redis_link_t *link);
 
 /* a script that the server has forgotten */
 

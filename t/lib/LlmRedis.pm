@@ -470,6 +470,28 @@ sub whole {
 }
 
 
+# a server more, without a slot
+
+sub add {
+    my ($self, %options) = @_;
+    my @nodes = grep { $_->{pid} } $self->nodes;
+    my $node = LlmRedis->start(
+        %options, port => LlmPort::free_port(1, 10000),
+        args => [ '--cluster-enabled', 'yes' ]);
+
+    $node->call('CLUSTER', 'MEET', '127.0.0.1', $_->port, $_->port + 10000)
+        for @nodes;
+
+    push @{$self->{nodes}}, $node;
+
+    LlmRedis::await('it is a part of the cluster', sub {
+        !grep { !$self->whole($_) } @nodes, $node
+    });
+
+    return $node;
+}
+
+
 sub nodes { return @{$_[0]{nodes}} }
 
 sub addresses { return join ',', map { $_->address } $_[0]->nodes }
