@@ -143,6 +143,11 @@ sub never_there {
     is($Node->ask(10)->status, 200, 'and finds it when it comes');
     is(LlmNode::await_used($Redis, 1), 1, 'it decides');
     done('never there');
+
+    node(redis => 'unix:' . dir('none.sock'), down => 1);
+    $Node->await_error(qr/"shared" is down, unix:.*connect.*No such file/);
+    ok(1, 'no socket: the log says it');
+    done('no socket');
 }
 
 

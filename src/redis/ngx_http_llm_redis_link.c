@@ -68,6 +68,7 @@ ngx_http_llm_redis_link_create(ngx_http_llm_redis_t *redis,
 void
 ngx_http_llm_redis_link_connect(ngx_http_llm_redis_link_t *link)
 {
+    ngx_err_t              err;
     ngx_int_t              rc;
     ngx_http_llm_redis_t  *redis;
 
@@ -82,9 +83,19 @@ ngx_http_llm_redis_link_connect(ngx_http_llm_redis_link_t *link)
                      [link->turn++ % redis->addrs.nelts];
     }
 
+    ngx_set_errno(0);
+
     rc = ngx_http_llm_redis_io_open(link);
 
     if (rc == NGX_ERROR) {
+        err = ngx_errno;
+
+        if (err) {
+            ngx_http_llm_redis_link_drop(link, "connect() failed (%d: %s)",
+                                         err, strerror(err));
+            return;
+        }
+
         ngx_http_llm_redis_link_drop(link, "cannot connect");
         return;
     }
