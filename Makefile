@@ -286,7 +286,8 @@ by_redis   = $(filter-out t/redis_scripts.t t/redis_policy_script.t,\
 tests_env  = TEST_NGINX_BINARY=$(abspath $(NGINX)) \
              TEST_LLM_MODULE=$(abspath $(module)) \
              TEST_LLM_SIM=$(abspath $(bin))/llm-sim \
-             TEST_LLM_BUILD=$(abspath $(BUILD))
+             TEST_LLM_BUILD=$(abspath $(BUILD)) \
+             TEST_LLM_SOURCE=$(src)/src TEST_LLM_OBJ=$(obj)
 
 .PHONY: suites
 suites: build tools

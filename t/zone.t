@@ -18,13 +18,13 @@ use File::Temp qw( tempdir );
 chdir dirname(abs_path(__FILE__)) . '/..' or die "chdir: $!\n";
 
 my $build = abs_path($ENV{TEST_LLM_BUILD} // 'build');
-my $nginx = "$build/nginx/usr/sbin/nginx";
+my $nginx = $ENV{TEST_NGINX_BINARY} // "$build/nginx/usr/sbin/nginx";
 my $lives = $ENV{LIVES} // 100_000;
 my $seed = $ENV{SEED} // 1;
 my $dir;
 
 if (!-x $nginx) {
-    print "1..0 # SKIP it is built for Debian's nginx\n";
+    print "1..0 # SKIP there is no nginx, 'make build' has not run\n";
     exit 0;
 }
 
@@ -32,6 +32,11 @@ if (!-x $nginx) {
 
 delete $ENV{NGINX};
 $ENV{BUILD} = $build;
+
+# the suites' nginx, where that is not Debian's
+
+$ENV{NGINX_SOURCE} = $ENV{TEST_LLM_SOURCE} // '';
+$ENV{NGINX_OBJ} = $ENV{TEST_LLM_OBJ} // '';
 
 my @sources = map { "t/zone/ngx_llm_test_$_.c" }
                   qw( zone_module life ledger order race );
