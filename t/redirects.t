@@ -135,7 +135,41 @@ location /v1/ {
 
 
 
-=== TEST 6: the operator's own page of 413 goes before ours
+=== TEST 6: an upstream that refuses in place of our refusal says when to come
+--- http_config eval
+$::Zone . 'server {
+    listen 127.0.0.1:$TEST_NGINX_CLOSED_PORT;
+    location / {
+        add_header Retry-After 33 always;
+        add_header x-ratelimit-limit-tokens 777 always;
+        return 429;
+    }
+}'
+--- config
+location @other {
+    llm_stream on;
+    proxy_pass http://127.0.0.1:$TEST_NGINX_CLOSED_PORT;
+}
+--- location
+llm_limit zone=t reserve=600;
+error_page 429 = @other;
+--- request eval
+["POST /v1/chat/completions\n$LlmBlock::Body",
+ "POST /v1/chat/completions\n$LlmBlock::Body"]
+--- more_headers eval
+"X-LLM-Sim: tokens=600\n" . $::Json
+--- error_code eval
+[200, 429]
+--- raw_response_headers_unlike eval
+["nothing", qr/Retry-After.*Retry-After|x-ratelimit-remaining/s]
+--- response_headers eval
+["x-ratelimit-limit-tokens: 1000",
+ "x-ratelimit-limit-tokens: 777
+Retry-After: 33"]
+
+
+
+=== TEST 7: the operator's own page of 413 goes before ours
 --- config
 llm_stream on;
 location /v1/ {
@@ -156,7 +190,7 @@ too large body
 
 
 
-=== TEST 7: without one it is JSON
+=== TEST 8: without one it is JSON
 --- config
 location /v1/ {
     client_max_body_size 100;
@@ -174,7 +208,7 @@ too large body
 
 
 
-=== TEST 8: an answer from nginx's cache leaves no clock behind
+=== TEST 9: an answer from nginx's cache leaves no clock behind
 --- http_config
 proxy_cache_path cache keys_zone=c:1m;
 --- config
@@ -202,7 +236,7 @@ requests: 1
 
 
 
-=== TEST 9: an error_page of something else does not change that
+=== TEST 10: an error_page of something else does not change that
 --- config
 location /v1/ {
     client_max_body_size 100;
@@ -221,7 +255,7 @@ too large body
 
 
 
-=== TEST 10: the operator's page of an unreadable request is not refused again
+=== TEST 11: the operator's page of an unreadable request is not refused again
 --- http_config eval: $::Zone
 --- config
 llm_stream on;
@@ -244,7 +278,7 @@ mine
 
 
 
-=== TEST 11: a server behind grpc_pass speaks HTTP/2, and streams
+=== TEST 12: a server behind grpc_pass speaks HTTP/2, and streams
 --- http_config
 server {
     listen 127.0.0.1:$TEST_NGINX_CLOSED_PORT http2;
@@ -274,7 +308,7 @@ exited on signal
 
 
 
-=== TEST 12: a post_action takes no tokens
+=== TEST 13: a post_action takes no tokens
 --- http_config
 llm_limit_zone $host zone=t:1m tokens=1k/d;
 --- location
@@ -293,7 +327,7 @@ reserved_tokens: -
 
 
 
-=== TEST 13: whoever is denied gets the operator's page of that, and takes nothing
+=== TEST 14: whoever is denied gets the operator's page of that, and takes nothing
 --- http_config eval: $::Zone
 --- config
 llm_stream on;

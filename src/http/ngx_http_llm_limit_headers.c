@@ -12,6 +12,8 @@
 #define NGX_HTTP_LLM_LIMIT_VALUE  32
 
 
+static ngx_uint_t ngx_http_llm_limit_is_refusal(ngx_http_request_t *r,
+    ngx_http_llm_charge_t *charge);
 static void ngx_http_llm_limit_drop_headers(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_limit_quota(ngx_http_request_t *r,
     ngx_http_llm_quota_t *quota, ngx_str_t *names);
@@ -33,7 +35,7 @@ static ngx_str_t  ngx_http_llm_limit_names[3 * NGX_HTTP_LLM_BUDGETS] = {
 ngx_int_t
 ngx_http_llm_limit_add_headers(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
-    ngx_uint_t                b;
+    ngx_uint_t                b, refusal;
     ngx_http_llm_quota_t     *quota;
     ngx_http_llm_charge_t    *charge;
     ngx_http_llm_loc_conf_t  *llcf;
@@ -45,11 +47,11 @@ ngx_http_llm_limit_add_headers(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return NGX_OK;
     }
 
+    refusal = ngx_http_llm_limit_is_refusal(r, charge);
+
     /* upstream's own limit refuses: its headers say when to come again */
 
-    if (r->headers_out.status == NGX_HTTP_TOO_MANY_REQUESTS
-        && charge->status != NGX_HTTP_LLM_LIMIT_REJECTED)
-    {
+    if (r->headers_out.status == NGX_HTTP_TOO_MANY_REQUESTS && !refusal) {
         return NGX_OK;
     }
 
@@ -73,13 +75,24 @@ ngx_http_llm_limit_add_headers(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     /* an error_page may have put another answer in the place of ours */
 
     if (charge->retry_ms == 0
-        || charge->status != NGX_HTTP_LLM_LIMIT_REJECTED
+        || !refusal
         || r->headers_out.status != charge->reject_status)
     {
         return NGX_OK;
     }
 
     return ngx_http_llm_error_retry(r, charge->retry_ms);
+}
+
+
+/* an error_page may have had an upstream answer, which may refuse as well */
+
+static ngx_uint_t
+ngx_http_llm_limit_is_refusal(ngx_http_request_t *r,
+    ngx_http_llm_charge_t *charge)
+{
+    return charge->status == NGX_HTTP_LLM_LIMIT_REJECTED
+           && (r->upstream == NULL || r->upstream->peer.connection == NULL);
 }
 
 
