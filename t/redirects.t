@@ -135,7 +135,28 @@ location /v1/ {
 
 
 
-=== TEST 6: an upstream that refuses in place of our refusal says when to come
+=== TEST 6: .. which ended with an error, also if its JSON does not say so
+--- http_config eval
+$::Zone . 'server {
+    listen 127.0.0.1:$TEST_NGINX_CLOSED_PORT;
+    location / {
+        default_type application/json;
+        return 422 "{\"detail\":\"no\"}";
+    }
+}'
+--- upstream
+server 127.0.0.1:$TEST_NGINX_CLOSED_PORT;
+--- location
+llm_limit zone=t reserve=600;
+--- error_code: 422
+--- response_body_like: detail
+--- log
+end: upstream_error
+usage_source: none
+
+
+
+=== TEST 7: an upstream that refuses in place of our refusal says when to come
 --- http_config eval
 $::Zone . 'server {
     listen 127.0.0.1:$TEST_NGINX_CLOSED_PORT;
@@ -169,7 +190,7 @@ Retry-After: 33"]
 
 
 
-=== TEST 7: the operator's own page of 413 goes before ours
+=== TEST 8: the operator's own page of 413 goes before ours
 --- config
 llm_stream on;
 location /v1/ {
@@ -190,7 +211,7 @@ too large body
 
 
 
-=== TEST 8: without one it is JSON
+=== TEST 9: without one it is JSON
 --- config
 location /v1/ {
     client_max_body_size 100;
@@ -208,7 +229,7 @@ too large body
 
 
 
-=== TEST 9: an answer from nginx's cache leaves no clock behind
+=== TEST 10: an answer from nginx's cache leaves no clock behind
 --- http_config
 proxy_cache_path cache keys_zone=c:1m;
 --- config
@@ -236,7 +257,7 @@ requests: 1
 
 
 
-=== TEST 10: an error_page of something else does not change that
+=== TEST 11: an error_page of something else does not change that
 --- config
 location /v1/ {
     client_max_body_size 100;
@@ -255,7 +276,7 @@ too large body
 
 
 
-=== TEST 11: the operator's page of an unreadable request is not refused again
+=== TEST 12: the operator's page of an unreadable request is not refused again
 --- http_config eval: $::Zone
 --- config
 llm_stream on;
@@ -278,7 +299,7 @@ mine
 
 
 
-=== TEST 12: a server behind grpc_pass speaks HTTP/2, and streams
+=== TEST 13: a server behind grpc_pass speaks HTTP/2, and streams
 --- http_config
 server {
     listen 127.0.0.1:$TEST_NGINX_CLOSED_PORT http2;
@@ -308,7 +329,7 @@ exited on signal
 
 
 
-=== TEST 13: a post_action takes no tokens
+=== TEST 14: a post_action takes no tokens
 --- http_config
 llm_limit_zone $host zone=t:1m tokens=1k/d;
 --- location
@@ -327,7 +348,7 @@ reserved_tokens: -
 
 
 
-=== TEST 14: whoever is denied gets the operator's page of that, and takes nothing
+=== TEST 15: whoever is denied gets the operator's page of that, and takes nothing
 --- http_config eval: $::Zone
 --- config
 llm_stream on;

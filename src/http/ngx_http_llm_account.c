@@ -115,7 +115,11 @@ ngx_http_llm_account_why(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_HTTP_LLM_END_UPSTREAM_ERROR;
     }
 
-    if (seen & NGX_LLM_EV_END) {
+    /* an error's body is complete as well, whatever its form */
+
+    if ((seen & NGX_LLM_EV_END)
+        && u->headers_in.status_n < NGX_HTTP_BAD_REQUEST)
+    {
         return (seen & NGX_LLM_EV_FILTER) ? NGX_HTTP_LLM_END_CONTENT_FILTER
                                           : NGX_HTTP_LLM_END_DONE;
     }
