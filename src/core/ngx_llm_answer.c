@@ -11,6 +11,8 @@
 #include "ngx_llm_facts.h"
 
 
+static size_t ngx_llm_answer_fits(ngx_llm_answer_t *answer,
+    const unsigned char *p, size_t len) __attribute__((noinline));
 static unsigned ngx_llm_answer_read(ngx_llm_answer_t *answer,
     const unsigned char *event, size_t len, ngx_llm_scratch_t *scratch);
 static unsigned ngx_llm_answer_data(ngx_llm_answer_t *answer,
@@ -48,6 +50,7 @@ void
 ngx_llm_answer_done(ngx_llm_answer_t *answer)
 {
     ngx_llm_shape_leave(&answer->shape);
+    ngx_llm_twin_leave(&answer->twin);
 }
 
 
@@ -55,13 +58,14 @@ unsigned
 ngx_llm_answer_event(ngx_llm_answer_t *answer, const unsigned char *event,
     size_t len, ngx_llm_scratch_t *scratch)
 {
-    unsigned  bits;
+    unsigned       bits;
+    ngx_llm_str_t  only;
 
     if (len > NGX_LLM_MAX_EVENT_BYTES) {
         bits = NGX_LLM_EV_DATA|NGX_LLM_EV_UNREAD;
 
     } else if (ngx_llm_shape_fits(answer->shape, event, len, 1,
-                                  &answer->content))
+                                  &answer->content, &only))
     {
         bits = NGX_LLM_EV_DATA|NGX_LLM_EV_CONTENT;
 
@@ -78,25 +82,48 @@ ngx_llm_answer_event(ngx_llm_answer_t *answer, const unsigned char *event,
 
 
 size_t
-ngx_llm_answer_next(ngx_llm_answer_t *answer, const ngx_llm_frame_t *frame,
-    const unsigned char *p, size_t len)
+ngx_llm_answer_alike(ngx_llm_answer_t *answer, const unsigned char *p,
+    size_t len)
 {
     size_t  n;
 
+    n = ngx_llm_twin_fits(&answer->twin, p, len, &answer->content);
+
+    if (n == 0) {
+        n = ngx_llm_answer_fits(answer, p, len);
+
+        if (n == 0) {
+            return 0;
+        }
+    }
+
+    answer->events++;
+    answer->content_events++;
+    answer->seen |= NGX_LLM_EV_DATA|NGX_LLM_EV_CONTENT;
+
+    return n;
+}
+
+
+/* not inline, so that an event that has a twin needs no room for this */
+
+static size_t
+ngx_llm_answer_fits(ngx_llm_answer_t *answer, const unsigned char *p,
+    size_t len)
+{
+    size_t         n;
+    ngx_llm_str_t  only;
+
     /* where an event ends with CR, an LF may or may not belong to it */
 
-    if (answer->shape == NULL || frame->event_bytes != 0 || frame->cr
-        || !answer->shape->ends_with_lf)
-    {
+    if (answer->shape == NULL || !answer->shape->ends_with_lf) {
         return 0;
     }
 
-    n = ngx_llm_shape_fits(answer->shape, p, len, 0, &answer->content);
+    n = ngx_llm_shape_fits(answer->shape, p, len, 0, &answer->content, &only);
 
-    if (n != 0) {
-        answer->events++;
-        answer->content_events++;
-        answer->seen |= NGX_LLM_EV_DATA|NGX_LLM_EV_CONTENT;
+    if (n != 0 && only.len != 0) {
+        ngx_llm_twin_learn(&answer->twin, p, n, &only, answer->events);
     }
 
     return n;

@@ -17,6 +17,7 @@
 
 #include "ngx_llm_dialect.h"
 #include "ngx_llm_shape.h"
+#include "ngx_llm_twin.h"
 
 
 /*
@@ -104,6 +105,9 @@ typedef struct {
 
     /* of the last event with content and nothing else; NULL: none */
     ngx_llm_shape_t      *shape;
+
+    /* of the last event that fitted it */
+    ngx_llm_twin_t        twin;
 } ngx_llm_answer_t;
 
 
@@ -136,8 +140,13 @@ unsigned ngx_llm_answer_event(ngx_llm_answer_t *answer,
  * All events of the answer have to come from this frame.
  */
 
-size_t ngx_llm_answer_next(ngx_llm_answer_t *answer,
+static inline size_t ngx_llm_answer_next(ngx_llm_answer_t *answer,
     const ngx_llm_frame_t *frame, const unsigned char *p, size_t len);
+
+/* its part for a frame that stands between two events */
+
+size_t ngx_llm_answer_alike(ngx_llm_answer_t *answer,
+    const unsigned char *p, size_t len);
 
 /*
  * As ngx_llm_answer_event() for a whole answer that is not streamed, or for
@@ -147,6 +156,18 @@ size_t ngx_llm_answer_next(ngx_llm_answer_t *answer,
 
 unsigned ngx_llm_answer_body(ngx_llm_answer_t *answer,
     const unsigned char *body, size_t len, ngx_llm_scratch_t *scratch);
+
+
+static inline size_t
+ngx_llm_answer_next(ngx_llm_answer_t *answer, const ngx_llm_frame_t *frame,
+    const unsigned char *p, size_t len)
+{
+    if (frame->event_bytes != 0 || frame->cr) {
+        return 0;
+    }
+
+    return ngx_llm_answer_alike(answer, p, len);
+}
 
 
 #endif /* _NGX_LLM_ANSWER_H_INCLUDED_ */

@@ -108,12 +108,14 @@ void ngx_llm_shape_leave(ngx_llm_shape_t **shape);
 
 /*
  * The length of the event at the start of p[0..len) if that fits, and with
- * whole if it is all of it: its text is added to the sizes then.  Otherwise
- * 0, and nothing is changed.
+ * whole if it is all of it: its text is added to the sizes then, and *only is
+ * that text where the event has no other one; otherwise that is empty.  0
+ * where it does not fit, and nothing is changed.
  */
 
 size_t ngx_llm_shape_fits(const ngx_llm_shape_t *shape,
-    const unsigned char *p, size_t len, int whole, ngx_llm_text_t *text);
+    const unsigned char *p, size_t len, int whole, ngx_llm_text_t *text,
+    ngx_llm_str_t *only);
 
 
 #endif /* _NGX_LLM_SHAPE_H_INCLUDED_ */

@@ -32,7 +32,7 @@ static int ngx_llm_shape_escape(unsigned char ch);
 
 size_t
 ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
-    size_t len, int whole, ngx_llm_text_t *text)
+    size_t len, int whole, ngx_llm_text_t *text, ngx_llm_str_t *only)
 {
     size_t                i, n;
     unsigned              escaped;
@@ -109,6 +109,12 @@ ngx_llm_shape_fits(const ngx_llm_shape_t *shape, const unsigned char *p,
         } else {
             ngx_llm_text_add(text, fill->data, fill->len);
         }
+    }
+
+    *only = texts[0];
+
+    if (end - texts != 1) {
+        only->len = 0;
     }
 
     return p - start;

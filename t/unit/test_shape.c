@@ -19,6 +19,7 @@
 
 #define TEST_MAX_BYTES   4096
 #define TEST_MAX_EVENTS  64
+#define TEST_MUTATED     150
 
 
 /* an event with a hole: "%s" is filled */
@@ -54,6 +55,8 @@ static void test_bytes(const test_hole_t *hole, char usual);
 static void test_pieces(void);
 static void test_streams(void);
 static void test_spared(void);
+static void test_mutated(void);
+static size_t test_random(uint64_t *seed, size_t n);
 static void test_shared(void);
 static void test_bits(void);
 static size_t test_compare(const char *path, const unsigned char *p,
@@ -232,6 +235,7 @@ main(void)
     test_pieces();
     test_streams();
     test_spared();
+    test_mutated();
     test_shared();
     test_bits();
 
@@ -252,6 +256,7 @@ test_pairs(const test_hole_t *hole)
         for (j = 0; test_fills[j] != NULL; j++) {
             len = 0;
 
+            test_fill(stream, &len, hole->event, test_fills[i]);
             test_fill(stream, &len, hole->event, test_fills[i]);
             test_fill(stream, &len, hole->event, test_fills[j]);
             test_fill(stream, &len, hole->event, test_fills[i]);
@@ -292,6 +297,7 @@ test_bytes(const test_hole_t *hole, char usual)
                 len = 0;
 
                 test_fill(stream, &len, hole->event, fill);
+                test_fill(stream, &len, hole->event, fill);
                 test_fill(stream, &len, hole->event, odd);
 
                 wrong += test_compare(hole->path, stream, len, len + 1);
@@ -329,7 +335,8 @@ test_pieces(void)
             len = first;
 
             test_fill(stream, &len, event, "x");
-            stream[first + at] ^= 1;
+            test_fill(stream, &len, event, "x");
+            stream[2 * first + at] ^= 1;
 
             wrong += test_compare(TEST_CHAT, stream, len, len + 1);
         }
@@ -408,6 +415,68 @@ test_spared(void)
             NGX_LLM_EV_DATA|NGX_LLM_EV_UNREAD, "more than what fits");
 
     ngx_llm_answer_done(&run.answer);
+}
+
+
+/* streams in which now and then a byte or a piece is not as it was */
+
+static void
+test_mutated(void)
+{
+    size_t              at, i, len, n, wrong;
+    uint64_t            seed;
+    unsigned char       stream[TEST_MAX_BYTES];
+    const test_hole_t  *hole;
+
+    static const char  odd[] = "\"\\\n\r{}:,0a \x01\xff";
+
+    seed = 1;
+    wrong = 0;
+
+    for (n = 0; n < TEST_MUTATED; n++) {
+        hole = &test_holes[n % (sizeof(test_holes) / sizeof(test_holes[0])
+                                - 1)];
+        len = 0;
+
+        for (i = 0; i < 6; i++) {
+            test_fill(stream, &len, hole->event,
+                      test_fills[(i == 4) ? test_random(&seed, 32) : 0]);
+        }
+
+        for (i = test_random(&seed, 4); i != 0; i--) {
+            at = test_random(&seed, len);
+
+            switch (test_random(&seed, 3)) {
+
+            case 0:
+                stream[at] = odd[test_random(&seed, sizeof(odd))];
+                break;
+
+            case 1:
+                len--;
+                memmove(stream + at, stream + at + 1, len - at);
+                break;
+
+            case 2:
+                memmove(stream + at + 1, stream + at, len - at);
+                len++;
+                break;
+            }
+        }
+
+        wrong += test_compare(hole->path, stream, len, 1);
+    }
+
+    tap_int(wrong, 0, "mutated streams, split anywhere");
+}
+
+
+static size_t
+test_random(uint64_t *seed, size_t n)
+{
+    *seed = *seed * 6364136223846793005 + 1442695040888963407;
+
+    return (*seed >> 33) % n;
 }
 
 
