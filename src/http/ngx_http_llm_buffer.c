@@ -28,13 +28,17 @@ typedef struct {
     ngx_http_llm_spare_t     *spares;
     ngx_uint_t                nspares;
 
-    /* whose upstream is being read; NULL: its exchange has ended in that */
-    ngx_http_llm_exchange_t  *reading;
+    /* whose upstream was read last: it keeps its buffer; NULL: it has ended */
+    ngx_http_llm_exchange_t  *reader;
 } ngx_http_llm_buffers_t;
 
 
 static void ngx_http_llm_buffer_read_handler(ngx_http_request_t *r,
     ngx_http_upstream_t *u);
+static void ngx_http_llm_buffer_turn(ngx_http_request_t *r,
+    ngx_http_upstream_t *u, ngx_http_llm_exchange_t *ex)
+    __attribute__((noinline));
+static void ngx_http_llm_buffer_idle(ngx_http_llm_exchange_t *ex);
 static ngx_int_t ngx_http_llm_buffer_take(ngx_http_request_t *r,
     ngx_http_llm_exchange_t *ex);
 static void ngx_http_llm_buffer_give(ngx_http_request_t *r,
@@ -57,8 +61,6 @@ ngx_http_llm_buffer_hook(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
 }
 
 
-/* it is called by events only, and so never inside of itself */
-
 static void
 ngx_http_llm_buffer_read_handler(ngx_http_request_t *r,
     ngx_http_upstream_t *u)
@@ -66,6 +68,29 @@ ngx_http_llm_buffer_read_handler(ngx_http_request_t *r,
     ngx_http_llm_exchange_t  *ex;
 
     ex = ngx_http_llm_get_exchange(r);
+
+    /* mostly it is the same one again, or there are many of them */
+
+    if (ngx_http_llm_buffers.reader != ex || u->buffer.start == NULL) {
+        ngx_http_llm_buffer_turn(r, u, ex);
+        return;
+    }
+
+    ex->upstream_handler(r, u);
+}
+
+
+/* the buffer of who was read last is given back now, and may be used again */
+
+static void
+ngx_http_llm_buffer_turn(ngx_http_request_t *r, ngx_http_upstream_t *u,
+    ngx_http_llm_exchange_t *ex)
+{
+    if (ngx_http_llm_buffers.reader && ngx_http_llm_buffers.reader != ex) {
+        ngx_http_llm_buffer_idle(ngx_http_llm_buffers.reader);
+    }
+
+    ngx_http_llm_buffers.reader = ex;
 
     if (u->buffer.start == NULL
         && ngx_http_llm_buffer_take(r, ex) != NGX_OK)
@@ -77,17 +102,20 @@ ngx_http_llm_buffer_read_handler(ngx_http_request_t *r,
         return;
     }
 
-    ngx_http_llm_buffers.reading = ex;
-
     ex->upstream_handler(r, u);
+}
 
-    if (ngx_http_llm_buffers.reading == NULL) {
-        return;
-    }
 
-    ngx_http_llm_buffers.reading = NULL;
+/* nginx would begin at its start again: nothing points into it any more */
 
-    /* nginx would begin at its start again: nothing points into it any more */
+static void
+ngx_http_llm_buffer_idle(ngx_http_llm_exchange_t *ex)
+{
+    ngx_http_request_t   *r;
+    ngx_http_upstream_t  *u;
+
+    r = ex->ctx->request;
+    u = r->upstream;
 
     if (u->busy_bufs == NULL
         && u->out_bufs == NULL
@@ -183,8 +211,8 @@ ngx_http_llm_buffer_spare(void *buffer, size_t size)
 void
 ngx_http_llm_buffer_end(ngx_http_llm_exchange_t *ex)
 {
-    if (ngx_http_llm_buffers.reading == ex) {
-        ngx_http_llm_buffers.reading = NULL;
+    if (ngx_http_llm_buffers.reader == ex) {
+        ngx_http_llm_buffers.reader = NULL;
     }
 }
 
@@ -194,6 +222,8 @@ ngx_http_llm_buffer_end(ngx_http_llm_exchange_t *ex)
 void
 ngx_http_llm_buffer_cleanup(ngx_http_llm_exchange_t *ex)
 {
+    ngx_http_llm_buffer_end(ex);
+
     if (ex->buffer) {
         ngx_free(ex->buffer);
         ex->buffer = NULL;

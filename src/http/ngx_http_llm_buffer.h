@@ -7,8 +7,8 @@
 
 /*
  * u->buffer of streams: a stream has one while upstream has sent something,
- * and none while it is silent, which is nearly always.  Buffers that nobody
- * has wait in the worker for whoever is next.
+ * and none while it is silent and another one is read, which is nearly always.
+ * Buffers that nobody has wait in the worker for whoever is next.
  */
 
 
