@@ -53,7 +53,7 @@ ngx_http_llm_exchange_start_stream(ngx_http_request_t *r,
     ex->input_filter_ctx = u->input_filter_ctx;
     u->input_filter_init = ngx_http_llm_exchange_filter_init;
 
-    u->input_filter_ctx = r;
+    u->input_filter_ctx = ex;
 
     ex->stream = 1;
 
@@ -91,9 +91,9 @@ ngx_http_llm_exchange_filter_init(void *data)
     ngx_http_upstream_t      *u;
     ngx_http_llm_exchange_t  *ex;
 
-    r = data;
+    ex = data;
+    r = ex->ctx->request;
     u = r->upstream;
-    ex = ngx_http_llm_get_exchange(r);
 
     u->input_filter_init = ex->prelude->input_filter_init;
 
@@ -185,25 +185,24 @@ ngx_http_llm_exchange_is_conf(ngx_http_request_t *r,
 static ngx_int_t
 ngx_http_llm_exchange_filter(void *data, ssize_t bytes)
 {
-    ngx_http_request_t       *r;
     ngx_http_upstream_t      *u;
     ngx_http_llm_exchange_t  *ex;
 
-    r = data;
-    u = r->upstream;
-    ex = ngx_http_llm_get_exchange(r);
+    ex = data;
 
     if (!ex->broken
-        && ex->input_filter(ex->input_filter_ctx, bytes) == NGX_ERROR)
+        && ex->input_filter(ex->input_filter_ctx, bytes) != NGX_ERROR)
     {
-        ex->broken = 1;
+        return NGX_OK;
     }
 
-    if (ex->broken) {
-        u->error = 1;
-        u->keepalive = 0;
-        u->buffer.last = u->buffer.end;
-    }
+    ex->broken = 1;
+
+    u = ex->ctx->request->upstream;
+
+    u->error = 1;
+    u->keepalive = 0;
+    u->buffer.last = u->buffer.end;
 
     return NGX_OK;
 }
