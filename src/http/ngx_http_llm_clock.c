@@ -85,19 +85,15 @@ ngx_http_llm_clock_arm(ngx_http_request_t *r, ngx_http_llm_exchange_t *ex)
 
 
 void
-ngx_http_llm_clock_content(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+ngx_http_llm_clock_first(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
-    ctx->last_content_ms = ngx_current_msec;
+    ctx->first_content_ms = ngx_current_msec;
 
-    if (ctx->first_content_ms == 0) {
-        ctx->first_content_ms = ngx_current_msec;
-
-        if (ctx->peer) {
-            ngx_http_llm_balancer_first_token(ctx->peer);
-        }
-
-        ngx_http_llm_clock_arm(r, ctx->exchange);
+    if (ctx->peer) {
+        ngx_http_llm_balancer_first_token(ctx->peer);
     }
+
+    ngx_http_llm_clock_arm(r, ctx->exchange);
 }
 
 

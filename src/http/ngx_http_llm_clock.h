@@ -28,10 +28,18 @@ void ngx_http_llm_clock_handler(ngx_event_t *ev);
 void ngx_http_llm_clock_arm(ngx_http_request_t *r,
     ngx_http_llm_exchange_t *ex);
 
-/* content has come, just now */
+/* content has come, just now; most is not the first, which stops a clock */
 
-void ngx_http_llm_clock_content(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx);
+#define ngx_http_llm_clock_content(r, ctx)                                    \
+    do {                                                                      \
+        (ctx)->last_content_ms = ngx_current_msec;                            \
+                                                                              \
+        if ((ctx)->first_content_ms == 0) {                                   \
+            ngx_http_llm_clock_first(r, ctx);                                 \
+        }                                                                     \
+    } while (0)
+
+void ngx_http_llm_clock_first(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx);
 
 /*
  * The terminal marker has passed: upstream has a second to close its body,

@@ -19,6 +19,8 @@ static ngx_int_t ngx_http_llm_filter_start(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_body_filter(ngx_http_request_t *r, ngx_chain_t
     *in);
+static ngx_int_t ngx_http_llm_filter_other(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in) __attribute__((noinline));
 static ngx_int_t ngx_http_llm_filter_answer(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
 
@@ -269,6 +271,24 @@ ngx_http_llm_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
     if (ctx == NULL || r != r->main) {
         return ngx_http_next_body_filter(r, in);
     }
+
+    relay = ctx->relay;
+
+    if (relay && relay->stream && !relay->blind && ctx->error_body.len == 0) {
+        return ngx_http_llm_relay_stream(r, ctx, in);
+    }
+
+    return ngx_http_llm_filter_other(r, ctx, in);
+}
+
+
+/* what is no stream of events that are read */
+
+static ngx_int_t
+ngx_http_llm_filter_other(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_chain_t *in)
+{
+    ngx_http_llm_relay_t  *relay;
 
     if (ctx->error_body.len) {
 

@@ -9,19 +9,22 @@
 #include "ngx_http_llm_chain.h"
 #include "ngx_http_llm_clock.h"
 #include "ngx_http_llm_exchange.h"
+#include "ngx_http_llm_filter.h"
 #include "ngx_http_llm_relay.h"
 
 
+static ngx_int_t ngx_http_llm_relay_late(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
+static ngx_inline ngx_int_t ngx_http_llm_relay_forward(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_relay_t *relay, ngx_chain_t *in);
 static ngx_int_t ngx_http_llm_relay_look(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t *in, ngx_chain_t *left,
     u_char *from, ngx_uint_t waited);
 static ngx_int_t ngx_http_llm_relay_wait(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
-static ngx_int_t ngx_http_llm_relay_whole(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in, ngx_chain_t **left,
-    u_char **from);
 static ngx_inline u_char *ngx_http_llm_relay_alike(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, u_char *p, u_char *last);
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_relay_t *relay, u_char *p,
+    u_char *last);
 static ngx_int_t ngx_http_llm_relay_pass(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_buf_t *b, u_char *from, ngx_chain_t ***ll);
 static ngx_int_t ngx_http_llm_relay_buf(ngx_http_request_t *r,
@@ -37,9 +40,55 @@ ngx_int_t
 ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_chain_t *in)
 {
-    u_char                *from;
-    ngx_int_t              rc;
+    u_char                *from, *last;
+    ngx_buf_t             *b;
     ngx_chain_t           *left;
+    ngx_http_llm_relay_t  *relay;
+
+    relay = ctx->relay;
+
+    if (in == NULL
+        || relay->ended || relay->paused || relay->cut
+        || relay->in || relay->busy)
+    {
+        return ngx_http_llm_relay_late(r, ctx, in);
+    }
+
+    /*
+     * Mostly upstream's buffers hold whole events that are like those before
+     * them but for their text, and all of them may go on as they are.
+     */
+
+    for (left = in; left; left = left->next) {
+        b = left->buf;
+
+        if (b->last_buf) {
+            return ngx_http_llm_relay_look(r, ctx, in, left, NULL, 0);
+        }
+
+        if (!ngx_buf_in_memory(b)) {
+            continue;
+        }
+
+        last = b->last;
+        from = ngx_http_llm_relay_alike(r, ctx, relay, b->pos, last);
+
+        if (from != last || relay->paused || relay->cut) {
+            return ngx_http_llm_relay_look(r, ctx, in, left, from, 0);
+        }
+    }
+
+    return ngx_http_llm_relay_forward(r, ctx, relay, in);
+}
+
+
+/* there is nothing, it is the end, or something waits already */
+
+static ngx_int_t
+ngx_http_llm_relay_late(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_chain_t *in)
+{
+    ngx_int_t              rc;
     ngx_http_llm_relay_t  *relay;
 
     relay = ctx->relay;
@@ -60,9 +109,6 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return ngx_http_llm_relay_output(r, ctx, NULL);
     }
 
-    from = NULL;
-    left = in;
-
     if (relay->in
         || relay->paused
         || (relay->busy && r->connection->buffered && !relay->drained))
@@ -79,14 +125,42 @@ ngx_http_llm_relay_stream(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return ngx_http_llm_relay_look(r, ctx, in, in, NULL, 1);
     }
 
-    if (in
-        && relay->busy == NULL
-        && ngx_http_llm_relay_whole(r, ctx, in, &left, &from) == NGX_OK)
-    {
-        return ngx_http_llm_relay_forward(r, ctx, in);
+    return ngx_http_llm_relay_look(r, ctx, in, in, NULL, 0);
+}
+
+
+/*
+ * Upstream's buffers as they are, in links that stay upstream's; what a slow
+ * client does not take now is in relay->busy.  Inline, as events go through
+ * it.
+ */
+
+static ngx_inline ngx_int_t
+ngx_http_llm_relay_forward(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_relay_t *relay, ngx_chain_t *in)
+{
+    ngx_int_t  rc;
+
+    if (relay->beats || relay->drained) {
+        rc = ngx_http_llm_relay_send(r, ctx, in);
+
+    } else {
+        rc = ngx_http_llm_filter_next(r, in);
+
+        if (rc == NGX_ERROR) {
+            rc = ngx_http_llm_relay_failed(r, ctx, in);
+        }
     }
 
-    return ngx_http_llm_relay_look(r, ctx, in, left, from, 0);
+    while (in && ngx_buf_size(in->buf) == 0) {
+        in = in->next;
+    }
+
+    if (in && ngx_chain_add_copy(r->pool, &relay->busy, in) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return rc;
 }
 
 
@@ -196,66 +270,24 @@ ngx_http_llm_relay_wait(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
 
 /*
- * Mostly upstream's buffers hold whole events that are like those before them
- * but for their text, and all of them may go on as they are: NGX_OK.  With
- * NGX_DECLINED *left is the first that may not, and *from where to look on
- * in it.
- */
-
-static ngx_int_t
-ngx_http_llm_relay_whole(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    ngx_chain_t *in, ngx_chain_t **left, u_char **from)
-{
-    u_char                *p;
-    ngx_buf_t             *b;
-    ngx_http_llm_relay_t  *relay;
-
-    relay = ctx->relay;
-
-    for ( /* void */ ; in; in = in->next) {
-        b = in->buf;
-        *left = in;
-
-        if (b->last_buf || relay->cut) {
-            return NGX_DECLINED;
-        }
-
-        if (!ngx_buf_in_memory(b)) {
-            continue;
-        }
-
-        p = ngx_http_llm_relay_alike(r, ctx, b->pos, b->last);
-
-        if (p != b->last || relay->paused) {
-            *from = p;
-            return NGX_DECLINED;
-        }
-    }
-
-    return NGX_OK;
-}
-
-
-/*
- * Reads what mostly comes; returns where it is that no more, or a pause is.
- * Inline, as events go through it.
+ * Reads what mostly comes, as long as there is no cut or pause; returns where
+ * it is that no more, or there is one.  Inline, as events go through it.
  */
 
 static ngx_inline u_char *
 ngx_http_llm_relay_alike(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    u_char *p, u_char *last)
+    ngx_http_llm_relay_t *relay, u_char *p, u_char *last)
 {
-    size_t                 n;
-    ngx_http_llm_relay_t  *relay;
+    size_t  n;
 
-    relay = ctx->relay;
-
-    while (p < last && !relay->cut && !relay->paused) {
+    while (p < last) {
         n = ngx_llm_answer_next(&relay->answer, &relay->frame, p, last - p);
 
         if (n == 0) {
             break;
         }
+
+        p += n;
 
         ngx_http_llm_clock_content(r, ctx);
 
@@ -263,9 +295,11 @@ ngx_http_llm_relay_alike(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
                                         n))
         {
             ngx_http_llm_relay_spend(r, ctx, NGX_LLM_EV_CONTENT);
-        }
 
-        p += n;
+            if (relay->cut || relay->paused) {
+                break;
+            }
+        }
     }
 
     return p;
@@ -316,7 +350,9 @@ ngx_http_llm_relay_buf(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     relay = ctx->relay;
 
     for ( ;; ) {
-        p = ngx_http_llm_relay_alike(r, ctx, p, b->last);
+        if (!relay->cut && !relay->paused) {
+            p = ngx_http_llm_relay_alike(r, ctx, relay, p, b->last);
+        }
 
         if (p == b->last || relay->cut || relay->paused) {
             break;

@@ -106,15 +106,22 @@ void ngx_http_llm_relay_spend(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     unsigned bits);
 
 /*
- * To the client, unless that has left; what it does not take now is in
- * relay->busy.  forward: upstream's buffers as they are, in links that stay
- * upstream's.  output: in links of ours, which are used again; NULL: what
- * waits already.  Both return what the next filter does.
+ * To the client, unless that has left, in links of ours, which are used again;
+ * what it does not take now is in relay->busy.  NULL: what waits already.
+ * Returns what the next filter does.
  */
 
-ngx_int_t ngx_http_llm_relay_forward(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, ngx_chain_t *in);
 ngx_int_t ngx_http_llm_relay_output(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t *out);
+
+/* the same without keeping anything */
+
+ngx_int_t ngx_http_llm_relay_send(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_chain_t *out);
+
+/* the next filter failed: the client may have left a stream that is drained */
+
+ngx_int_t ngx_http_llm_relay_failed(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_chain_t *out);
 
 /* sends a comment line now; the last byte sent is LF, or there was none */

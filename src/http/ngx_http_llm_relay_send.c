@@ -19,32 +19,6 @@
 #include "ngx_http_llm_relay.h"
 
 
-static ngx_inline ngx_int_t ngx_http_llm_relay_send(ngx_http_request_t *r,
-    ngx_http_llm_ctx_t *ctx, ngx_chain_t *out);
-
-
-ngx_int_t
-ngx_http_llm_relay_forward(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
-    ngx_chain_t *in)
-{
-    ngx_int_t  rc;
-
-    rc = ngx_http_llm_relay_send(r, ctx, in);
-
-    /* a slow client: see ngx_http_llm_relay_wait() */
-
-    while (in && ngx_buf_size(in->buf) == 0) {
-        in = in->next;
-    }
-
-    if (in && ngx_chain_add_copy(r->pool, &ctx->relay->busy, in) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    return rc;
-}
-
-
 ngx_int_t
 ngx_http_llm_relay_output(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_chain_t *out)
@@ -112,9 +86,7 @@ ngx_http_llm_relay_comment(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 }
 
 
-/* to the client, unless that has left; inline, as events go through it */
-
-static ngx_inline ngx_int_t
+ngx_int_t
 ngx_http_llm_relay_send(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_chain_t *out)
 {
@@ -122,24 +94,31 @@ ngx_http_llm_relay_send(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_relay_t  *relay;
 
     relay = ctx->relay;
-    rc = NGX_OK;
-
-    if (!relay->drained) {
-
-        if (relay->beats && out) {
-            ngx_http_llm_heartbeat_sent(relay, out);
-        }
-
-        rc = ngx_http_llm_filter_next(r, out);
-
-        if (rc == NGX_ERROR && ngx_http_llm_drain_begin(r, ctx) == NGX_OK) {
-            rc = NGX_OK;
-        }
-    }
 
     if (relay->drained) {
         ngx_http_llm_chain_drop(out);
+        return NGX_OK;
     }
 
-    return rc;
+    if (relay->beats && out) {
+        ngx_http_llm_heartbeat_sent(relay, out);
+    }
+
+    rc = ngx_http_llm_filter_next(r, out);
+
+    return (rc == NGX_ERROR) ? ngx_http_llm_relay_failed(r, ctx, out) : rc;
+}
+
+
+ngx_int_t
+ngx_http_llm_relay_failed(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_chain_t *out)
+{
+    if (ngx_http_llm_drain_begin(r, ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_llm_chain_drop(out);
+
+    return NGX_OK;
 }
