@@ -30,6 +30,7 @@ client_leaves();
 reloaded();
 reloaded_while_connecting();
 too_much();
+full();
 stopped('redis://' . $Redis->address);
 stopped("unix:$Redis->{socket}");
 
@@ -161,6 +162,31 @@ sub too_much {
     is(LlmNode::charges($Redis), 0, 'and no charge is open');
     is(scalar($Node->errors(qr/"shared" is down/)), 0, 'the link is the same');
     done('too much');
+}
+
+
+# what is in flight takes this machine's memory: Redis is not asked
+
+sub full {
+    node(http => 'llm_limit_zone $http_authorization zone=small:32k '
+                 . 'tokens=1k/h prompt=0 redis=shared;',
+         location => 'llm_limit zone=small reserve=max;');
+
+    my @clients = map {
+        $Node->open(10, key => "k$_", sim => 'tokens=10; ttft=60000')
+    } 1 .. 200;
+
+    $Node->await_error(qr/zone "small" is too small for the requests in/);
+
+    my $no = $Node->ask(10, key => 'last');
+
+    is($no->status, 429, 'a full zone: rejected');
+    is($no->header('Retry-After'), 1, 'for a moment');
+    like($no->body, qr/Rate limit reached/, 'for what it is');
+    is(scalar($Node->errors(qr/no answer from Redis/)), 0, 'not by Redis');
+
+    $_->close for @clients;
+    done('full');
 }
 
 

@@ -402,7 +402,9 @@ ngx_http_llm_share_refusal(ngx_http_llm_charge_t *charge,
 
     share = charge->parts[take - charge->takes].share;
 
-    if (share == NULL) {
+    /* without a hold, for which the zone had no room, nobody was asked */
+
+    if (share == NULL || take->hold == NULL) {
         return NULL;
     }
 
