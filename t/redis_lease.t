@@ -28,6 +28,7 @@ rarely_asks();
 never_over();
 idle();
 leaves($_) for qw( QUIT TERM );
+at_times();
 killed_worker();
 redis_gone();
 back_later();
@@ -151,6 +152,26 @@ sub leaves {
     kill $signal, $one->{nginx}{pid};
     is(LlmNode::await_used($Redis, 100), 100, 'and gives it back');
     done($signal);
+}
+
+
+# a rate that is off for some of a key's requests
+
+sub at_times {
+    my ($one) = nodes(1, rate => '$http_x_rate',
+                      zone => 'requests=1000/h lease=20%');
+    my $spends = 'tokens=5; itl=0';
+
+    for (1 .. 5) {
+        $one->ask(5, sim => $spends, headers => { 'X-Rate' => '1/h' })
+            for 1 .. 4;
+        $one->ask(5, sim => $spends, headers => { 'X-Rate' => 'off' });
+    }
+
+    kill 'QUIT', $one->{nginx}{pid};
+    is(LlmNode::await_used($Redis, 100), 100,
+       'a rate that is off at times: what is held goes back all the same');
+    done('at times');
 }
 
 

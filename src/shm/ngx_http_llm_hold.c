@@ -91,7 +91,7 @@ ngx_http_llm_zone_raise(ngx_http_llm_zone_t *zone, ngx_http_llm_hold_t *hold,
 
     key = hold->key;
 
-    if (hold->budgets == NGX_HTTP_LLM_HOLD_LEASED) {
+    if (hold->budgets & NGX_HTTP_LLM_HOLD_LEASED) {
         ngx_http_llm_lease_raise_locked(zone, key->digest, raise, now_ns);
         hold->costs[NGX_HTTP_LLM_TOKENS] += raise->need + raise->ahead;
 
@@ -280,7 +280,7 @@ ngx_uint_t
 ngx_http_llm_hold_end_locked(ngx_http_llm_zone_t *zone,
     ngx_http_llm_hold_t *hold, const int64_t *costs, int64_t now_ns)
 {
-    int64_t              cost;
+    int64_t              cost, final[NGX_HTTP_LLM_BUDGETS];
     ngx_uint_t           b, moved;
     ngx_http_llm_key_t  *key;
 
@@ -289,9 +289,16 @@ ngx_http_llm_hold_end_locked(ngx_http_llm_zone_t *zone,
 
     ngx_http_llm_queue_leave_locked(hold);
 
-    if (hold->budgets == NGX_HTTP_LLM_HOLD_LEASED && costs) {
+    if ((hold->budgets & NGX_HTTP_LLM_HOLD_LEASED) && costs) {
+
+        /* a budget that does not apply holds nothing, and costs nothing */
+
+        for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
+            final[b] = (hold->budgets & (1 << b)) ? costs[b] : 0;
+        }
+
         ngx_http_llm_lease_settle_locked(zone, key->digest, hold->costs,
-                                         costs);
+                                         final);
         costs = NULL;
     }
 

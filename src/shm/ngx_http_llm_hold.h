@@ -19,7 +19,7 @@
 #include "ngx_http_llm_queue.h"
 
 
-/* of its budgets: they are a lease's */
+/* besides the bits of its budgets: they are a lease's */
 #define NGX_HTTP_LLM_HOLD_LEASED  0x8000
 
 

@@ -20,7 +20,7 @@
 
 
 /* of all that lies in a zone: keys, holds, and what holds them */
-#define NGX_HTTP_LLM_ZONE_VERSION  9
+#define NGX_HTTP_LLM_ZONE_VERSION  10
 
 /* models whose answers a key remembers */
 #define NGX_HTTP_LLM_KEY_MODELS    4

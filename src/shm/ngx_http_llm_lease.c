@@ -85,8 +85,12 @@ ngx_http_llm_lease_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
         }
     }
 
+    /* what is held of a budget that does not apply now goes back by its rate */
+
     for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-        lease->rates[b] = take->rates[b];
+        if (take->rates[b].tokens) {
+            lease->rates[b] = take->rates[b];
+        }
     }
 
     ngx_queue_remove(&lease->queue);
@@ -171,22 +175,13 @@ void
 ngx_http_llm_lease_settle_locked(ngx_http_llm_zone_t *zone,
     const u_char *digest, const int64_t *held, const int64_t *final)
 {
-    int64_t                 costs[NGX_HTTP_LLM_BUDGETS];
-    ngx_uint_t              b;
-    ngx_http_llm_lease_t   *lease, **slot;
+    ngx_http_llm_lease_t  **slot;
 
     slot = ngx_http_llm_lease_find_locked(zone, digest);
-    lease = slot ? *slot : NULL;
 
-    if (lease == NULL) {
-        return;
+    if (slot && *slot) {
+        ngx_llm_lease_settle(&(*slot)->lease, held, final);
     }
-
-    for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
-        costs[b] = lease->rates[b].tokens ? final[b] : held[b];
-    }
-
-    ngx_llm_lease_settle(&lease->lease, held, costs);
 }
 
 

@@ -289,6 +289,12 @@ ngx_http_llm_zone_take_locked(ngx_http_llm_take_t *take, int64_t now_ns)
     {
         hold->budgets = NGX_HTTP_LLM_HOLD_LEASED;
         take->leased = 1;
+
+        for (b = 0; b < NGX_HTTP_LLM_BUDGETS; b++) {
+            if (take->rates[b].tokens) {
+                hold->budgets |= 1 << b;
+            }
+        }
     }
 
     take->start_ns = 0;
