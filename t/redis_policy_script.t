@@ -96,7 +96,8 @@ sub policy_faults {
                              qr/LLMPOLICY .*(?:global|readonly)/ ],
         'calls nonsense' => [
             'return function(r) redis.call("NONSENSE") return true end',
-            qr/LLMPOLICY redis: .*(?:Unknown|unknown)/ ],
+            # Redis before 7 has no word ahead of it
+            qr/LLMPOLICY (?:redis: ERR .*unknown|Unknown Redis command)/i ],
         'answers nothing' => [ 'return function(r) end',
                                qr/LLMPOLICY neither true/ ],
         'answers a word' => [ 'return function(r) return "perhaps" end',
