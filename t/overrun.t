@@ -421,7 +421,33 @@ sub {
 
 
 
-=== TEST 18: two streams of a key share what is left, and none takes more
+=== TEST 18: no more is taken ahead than may still come
+--- http_config eval: "$::Zone tokens=1k/d;"
+--- location
+llm_limit zone=t reserve=10 overrun=cut;
+--- request
+GET /up
+--- error_code: 404
+--- live eval
+sub {
+    my ($name) = @_;
+    my ($first, $second);
+
+    $first = main::client('tokens=40; fault=stall; at=9',
+        body => $LlmBlock::Body =~ s/"stream"/"max_tokens":40,"stream"/r);
+    LlmClient::await(sub { main::events($_[0]) < 9 }, $first);
+
+    $second = main::client('tokens=1');
+    main::cmp_ok($second->header('x-ratelimit-remaining-tokens'), '>=', 950,
+                 "$name - the second one finds the rest");
+    main::cmp_ok($second->header('x-ratelimit-remaining-tokens'), '<', 980,
+                 "$name - .. and the first one had overrun");
+    $second->finish;
+}
+
+
+
+=== TEST 19: two streams of a key share what is left, and none takes more
 --- http_config eval: "$::Zone tokens=400/d;"
 --- location
 llm_limit zone=t reserve=10 overrun=cut;
@@ -446,7 +472,7 @@ sub {
 
 
 
-=== TEST 19: twenty at once: what there is, and one event of each
+=== TEST 20: twenty at once: what there is, and one event of each
 --- http_config eval: "$::Zone tokens=100/s burst=1k;"
 --- location
 llm_limit zone=t reserve=10 overrun=cut;
@@ -482,7 +508,7 @@ sub {
 
 
 
-=== TEST 20: pace: at the budget's rate, whole, and the idle clock is silent
+=== TEST 21: pace: at the budget's rate, whole, and the idle clock is silent
 --- http_config eval: "$::Zone tokens=100/s burst=20;"
 --- location
 llm_idle_timeout 300ms;
@@ -521,7 +547,7 @@ completion_tokens: 150
 
 
 
-=== TEST 21: .. by several streams: together
+=== TEST 22: .. by several streams: together
 --- http_config eval: "$::Zone tokens=200/s burst=20;"
 --- location
 llm_limit zone=t reserve=1 wait=5s overrun=pace;
@@ -549,7 +575,7 @@ end: done
 
 
 
-=== TEST 22: .. of events byte by byte, with the usage stripped
+=== TEST 23: .. of events byte by byte, with the usage stripped
 --- http_config eval: "$::Zone tokens=100/s burst=10;"
 --- location
 llm_limit zone=t reserve=10 overrun=pace;
@@ -564,7 +590,7 @@ completion_tokens: 30
 
 
 
-=== TEST 23: a client that leaves in a pause is seen, and pays for what passed
+=== TEST 24: a client that leaves in a pause is seen, and pays for what passed
 --- http_config eval: "$::Zone tokens=60/m;"
 --- location
 llm_limit zone=t reserve=10 overrun=pace;
@@ -589,7 +615,7 @@ completion_tokens: /6\d/
 
 
 
-=== TEST 24: the total clock runs in a pause, too
+=== TEST 25: the total clock runs in a pause, too
 --- http_config eval: "$::Zone tokens=60/m;"
 --- location
 llm_idle_timeout 300ms;
@@ -610,7 +636,7 @@ inflight: 0
 
 
 
-=== TEST 25: upstream ends in a pause: the rest is not lost
+=== TEST 26: upstream ends in a pause: the rest is not lost
 --- http_config eval: "$::Zone tokens=40/s burst=10;"
 --- location
 llm_limit zone=t reserve=10 overrun=pace;
@@ -624,7 +650,7 @@ completion_tokens: 20
 
 
 
-=== TEST 26: .. and breaks off in one
+=== TEST 27: .. and breaks off in one
 --- http_config eval: "$::Zone tokens=40/s burst=10;"
 --- location
 llm_limit zone=t reserve=10 overrun=pace;
@@ -637,7 +663,7 @@ end: upstream_truncated
 
 
 
-=== TEST 27: of two zones each has its own overrun
+=== TEST 28: of two zones each has its own overrun
 --- http_config eval
 "$::Zone tokens=100/d; llm_limit_zone \$host zone=u:64k count=completion
  tokens=200/s burst=30;"
@@ -657,7 +683,7 @@ completion_tokens: /10[0-3]/
 
 
 
-=== TEST 28: pace: what others give back lets a stream go on at once
+=== TEST 29: pace: what others give back lets a stream go on at once
 --- http_config eval: "$::Zone tokens=10/s burst=600;"
 --- location
 llm_limit zone=t overrun=pace;
@@ -691,7 +717,7 @@ end: done
 
 
 
-=== TEST 29: an event is a token at least, also where its text is less by far
+=== TEST 30: an event is a token at least, also where its text is less by far
 --- http_config eval: "$::Zone tokens=100/d;"
 --- location
 llm_limit zone=t reserve=10 overrun=cut;
@@ -705,7 +731,7 @@ completion_tokens: /10[01]/
 
 
 
-=== TEST 30: .. but a maximum that upstream keeps to is not overrun by that
+=== TEST 31: .. but a maximum that upstream keeps to is not overrun by that
 --- http_config eval: "$::Zone tokens=60/d;"
 --- location
 llm_limit zone=t reserve=max overrun=cut;

@@ -31,8 +31,10 @@ static void ngx_http_llm_overrun_start(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_overrun_usage(ngx_http_llm_ctx_t *ctx,
     unsigned bits, ngx_llm_usage_t *usage);
+static int64_t ngx_http_llm_overrun_step(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_part_t *part, const ngx_llm_usage_t *usage);
 static ngx_uint_t ngx_http_llm_overrun_raise(ngx_http_llm_part_t *part,
-    int64_t used, ngx_msec_t *pause_ms);
+    int64_t used, int64_t step, ngx_msec_t *pause_ms);
 static ngx_uint_t ngx_http_llm_overrun_ask(ngx_http_llm_part_t *part,
     int64_t used, ngx_http_llm_raise_t *raise);
 static int64_t ngx_http_llm_overrun_least(const ngx_llm_rate_t *rate);
@@ -46,7 +48,7 @@ ngx_http_llm_overrun_rc_e
 ngx_http_llm_overrun_look(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     unsigned bits)
 {
-    int64_t                  used;
+    int64_t                  step, used;
     uint64_t                 bytes, seen_bytes;
     ngx_uint_t               i;
     ngx_msec_t               pause_ms;
@@ -101,11 +103,13 @@ ngx_http_llm_overrun_look(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         used = ngx_llm_weigh(&part->zone->weights, usage.prompt,
                              usage.cached, usage.completion, usage.reasoning);
 
-        if (used > part->held + part->slack
-            && ngx_http_llm_overrun_raise(part, used, &pause_ms))
-        {
-            ngx_http_llm_overrun_cut(r, ctx, part, used);
-            return NGX_HTTP_LLM_OVERRUN_STOP;
+        if (used > part->held + part->slack) {
+            step = ngx_http_llm_overrun_step(ctx, part, &usage);
+
+            if (ngx_http_llm_overrun_raise(part, used, step, &pause_ms)) {
+                ngx_http_llm_overrun_cut(r, ctx, part, used);
+                return NGX_HTTP_LLM_OVERRUN_STOP;
+            }
         }
 
         bytes = ngx_min(bytes, ngx_http_llm_overrun_bytes(ctx, part,
@@ -216,11 +220,41 @@ ngx_http_llm_overrun_usage(ngx_http_llm_ctx_t *ctx, unsigned bits,
 }
 
 
+/* what may still come, where the request says so: others want the rest */
+
+static int64_t
+ngx_http_llm_overrun_step(ngx_http_llm_ctx_t *ctx, ngx_http_llm_part_t *part,
+    const ngx_llm_usage_t *usage)
+{
+    int64_t                left, tokens;
+    ngx_http_llm_facts_t  *facts;
+
+    facts = ctx->facts;
+
+    if (facts->max_output < 0) {
+        return NGX_HTTP_LLM_OVERRUN_STEP;
+    }
+
+    left = facts->max_output * facts->n - usage->completion;
+
+    /* upstream does not keep to it, or the estimate is wrong */
+
+    if (left <= 0) {
+        return NGX_HTTP_LLM_OVERRUN_STEP;
+    }
+
+    tokens = ngx_max(ngx_llm_weigh(&part->zone->weights, 0, 0, left, 0),
+                     ngx_llm_weigh(&part->zone->weights, 0, 0, left, left));
+
+    return ngx_max(ngx_min(tokens, NGX_HTTP_LLM_OVERRUN_STEP), 1);
+}
+
+
 /* more tokens have been used than are held; true when that is the end */
 
 static ngx_uint_t
 ngx_http_llm_overrun_raise(ngx_http_llm_part_t *part, int64_t used,
-    ngx_msec_t *pause_ms)
+    int64_t step, ngx_msec_t *pause_ms)
 {
     int64_t                now_ns;
     ngx_msec_t             delay_ms;
@@ -230,7 +264,7 @@ ngx_http_llm_overrun_raise(ngx_http_llm_part_t *part, int64_t used,
 
     raise->burst = part->rate.burst;
     raise->need = used - part->held;
-    raise->most = NGX_HTTP_LLM_OVERRUN_STEP;
+    raise->most = step;
     raise->least = 0;
     raise->pauses = (part->overrun == NGX_HTTP_LLM_OVERRUN_PACE);
 
@@ -244,7 +278,7 @@ ngx_http_llm_overrun_raise(ngx_http_llm_part_t *part, int64_t used,
         break;
 
     case NGX_HTTP_LLM_OVERRUN_PACE:
-        raise->least = ngx_http_llm_overrun_least(&part->rate);
+        raise->least = ngx_min(ngx_http_llm_overrun_least(&part->rate), step);
         break;
     }
 

@@ -12,11 +12,12 @@
  *
  * finish: what passed is taken afterwards, 64 tokens at a time, into debt.
  * cut, pace: tokens are taken ahead of their use, an eighth of what the
- * bucket has left but 64 at most, so that what streams have used together is
- * never more than what was taken but for one event of each.  A bucket that
- * is empty then ends the stream (cut); or tokens are taken into debt, those
- * of a tenth of a second, and the stream pauses until it is paid (pace):
- * who comes first is served first, and nobody polls.
+ * bucket has left but 64 at most, and no more than the request's maximum lets
+ * come, so that what streams have used together is never more than what was
+ * taken but for one event of each.  A bucket that is empty then ends the
+ * stream (cut); or tokens are taken into debt, those of a tenth of a second,
+ * and the stream pauses until it is paid (pace): who comes first is served
+ * first, and nobody polls.
  */
 
 
