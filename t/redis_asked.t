@@ -31,6 +31,7 @@ reloaded();
 reloaded_while_connecting();
 too_much();
 full();
+stopped_while_asked();
 stopped('redis://' . $Redis->address);
 stopped("unix:$Redis->{socket}");
 
@@ -187,6 +188,25 @@ sub full {
 
     $_->close for @clients;
     done('full');
+}
+
+
+# nobody hears what Redis takes then
+
+sub stopped_while_asked {
+    node();
+    $Redis->freeze;
+
+    my $client = asked($Node, 500);
+
+    $Node->stop;
+    $client->close;
+    $Redis->thaw;
+
+    is(LlmNode::await_used($Redis, 0), 0,
+       'stopped while Redis is asked: what it takes is given back');
+    is(LlmNode::charges($Redis), 0, 'and no charge is open');
+    done('stopped while asked');
 }
 
 

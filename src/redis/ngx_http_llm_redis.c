@@ -12,6 +12,7 @@
 #define NGX_HTTP_LLM_REDIS_TICK_MS  1000
 
 
+static void ngx_http_llm_redis_unask(ngx_http_llm_redis_link_t *link);
 static void ngx_http_llm_redis_tick(ngx_event_t *ev);
 static ngx_http_llm_redis_call_t *ngx_http_llm_redis_ask(
     ngx_http_llm_redis_call_t *call, ngx_http_llm_redis_pt handler,
@@ -137,11 +138,36 @@ ngx_http_llm_redis_stop(ngx_http_llm_redis_t *redis)
     ngx_http_llm_redis_resume(redis);
 
     for (i = 0; i < redis->map->nlinks; i++) {
+        ngx_http_llm_redis_unask(redis->map->links[i]);
+    }
+
+    for (i = 0; i < redis->map->nlinks; i++) {
         ngx_http_llm_redis_link_close(redis->map->links[i]);
     }
 
     if (redis->tick.timer_set) {
         ngx_del_timer(&redis->tick);
+    }
+}
+
+
+/* what an answer takes that nobody hears: the ends go behind the questions */
+
+static void
+ngx_http_llm_redis_unask(ngx_http_llm_redis_link_t *link)
+{
+    ngx_queue_t                *q;
+    ngx_http_llm_redis_call_t  *call;
+
+    for (q = ngx_queue_head(&link->pending);
+         q != ngx_queue_sentinel(&link->pending);
+         q = ngx_queue_next(q))
+    {
+        call = ngx_queue_data(q, ngx_http_llm_redis_call_t, queue);
+
+        if (ngx_http_llm_redis_takes(call)) {
+            ngx_http_llm_redis_give_up(&call->charge);
+        }
     }
 }
 

@@ -166,14 +166,20 @@ ngx_http_llm_redis_lost(ngx_http_llm_redis_call_t *call)
         return;
     }
 
-    if (call->sent
-        && (call->script == NGX_HTTP_LLM_REDIS_RESERVE
-            || call->script == NGX_HTTP_LLM_REDIS_LEASE))
-    {
+    if (call->sent && ngx_http_llm_redis_takes(call)) {
         ngx_http_llm_redis_give_up(&call->charge);
     }
 
     ngx_http_llm_redis_answer(call, &ngx_http_llm_redis_failed);
+}
+
+
+ngx_uint_t
+ngx_http_llm_redis_takes(const ngx_http_llm_redis_call_t *call)
+{
+    return !call->final
+           && (call->script == NGX_HTTP_LLM_REDIS_RESERVE
+               || call->script == NGX_HTTP_LLM_REDIS_LEASE);
 }
 
 

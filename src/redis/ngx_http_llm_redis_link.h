@@ -402,6 +402,7 @@ void ngx_http_llm_redis_store(ngx_http_llm_redis_call_t *call);
 
 /* what is not known to be taken is ended for the case that it is */
 
+ngx_uint_t ngx_http_llm_redis_takes(const ngx_http_llm_redis_call_t *call);
 void ngx_http_llm_redis_give_up(const ngx_http_llm_redis_charge_t *charge);
 
 /* what a script says; NGX_ERROR: it is not what a script says */
