@@ -70,6 +70,11 @@ sub use_lease {
 
     $one->ask(5, sim => 'tokens=5; itl=0') for 1 .. 20;
     LlmRedis::await('a lease', sub { LlmNode::used($Redis) > 100 });
+
+    # an answer on the same link comes behind that of the lease, which nginx
+    # has then
+
+    $one->ask(1, key => 'other');
 }
 
 
