@@ -83,7 +83,7 @@ ngx_llm_bytes_differ(const unsigned char *a, const unsigned char *b, size_t n)
             same = _mm_and_si128(same, ngx_llm_bytes_same(a + i, b + i));
         }
 
-        return _mm_movemask_epi8(same) ^ 0xffff;
+        return _mm_movemask_epi8(same) != 0xffff;
     }
 
 #endif
@@ -160,6 +160,45 @@ ngx_llm_bytes_plain(const unsigned char *p, const unsigned char *last)
     }
 
     return p;
+}
+
+
+/*
+ * How many ASCII letters p[0..16) starts with; where it does with more than
+ * eight, it may be eight.
+ */
+
+static inline size_t
+ngx_llm_bytes_letters(const unsigned char *p)
+{
+#if (__SSE2__)
+
+    __m128i  small;
+
+    /* small letters become the largest of the signed numbers */
+
+    small = _mm_or_si128(ngx_llm_bytes_load(p), _mm_set1_epi8(0x20));
+    small = _mm_add_epi8(small, _mm_set1_epi8(127 - 'z'));
+    small = _mm_cmpgt_epi8(small, _mm_set1_epi8(127 - 26));
+
+    return (unsigned) __builtin_ctz(~_mm_movemask_epi8(small));
+
+#else
+
+    uint64_t  other, small, word;
+
+    /* bit 7 is set from 'a' on, and not from behind 'z' on */
+
+    word = ngx_llm_bytes_word(p);
+    small = (word | NGX_LLM_BYTES_EACH(0x20)) & NGX_LLM_BYTES_EACH(0x7f);
+
+    other = ~((small + NGX_LLM_BYTES_EACH(0x80 - 'a'))
+              & ~(small + NGX_LLM_BYTES_EACH(0x7f - 'z')) & ~word)
+            & NGX_LLM_BYTES_EACH(0x80);
+
+    return other ? (size_t) __builtin_ctzll(other) / 8 : 8;
+
+#endif
 }
 
 

@@ -60,6 +60,32 @@ void ngx_llm_twin_leave(ngx_llm_twin_t *twin);
 
 
 /*
+ * Adds p[0..len), which is not empty, and has behind more bytes behind it.
+ * Most tokens are a word, with a space in front or none.
+ */
+
+static inline void
+ngx_llm_twin_text(ngx_llm_text_t *sizes, const unsigned char *p, size_t len,
+    size_t behind)
+{
+    size_t  space;
+
+    space = (*p == ' ');
+
+    if (behind >= 16
+        && len > space
+        && ngx_llm_bytes_letters(p + space) + space == len
+        && sizes->bytes[NGX_LLM_TEXT_WORD] < NGX_LLM_TEXT_MAX_BYTES)
+    {
+        sizes->bytes[NGX_LLM_TEXT_WORD] += len;
+        return;
+    }
+
+    ngx_llm_text_add(sizes, p, len);
+}
+
+
+/*
  * The length of the event at the start of p[0..len) if it is the same but for
  * its text, which has no escape: that is added to the sizes then.  Otherwise
  * 0, and nothing is changed.
@@ -67,7 +93,7 @@ void ngx_llm_twin_leave(ngx_llm_twin_t *twin);
 
 static inline size_t
 ngx_llm_twin_fits(const ngx_llm_twin_t *twin, const unsigned char *p,
-    size_t len, ngx_llm_text_t *text)
+    size_t len, ngx_llm_text_t *sizes)
 {
     size_t                before, behind;
     const unsigned char  *start, *end, *last;
@@ -75,9 +101,9 @@ ngx_llm_twin_fits(const ngx_llm_twin_t *twin, const unsigned char *p,
     before = twin->before;
     behind = twin->behind;
 
-    if (len <= before + behind
-        || len > NGX_LLM_MAX_EVENT_BYTES
-        || twin->bytes == NULL)
+    if (twin->bytes == NULL
+        || len <= before + behind
+        || len > NGX_LLM_MAX_EVENT_BYTES)
     {
         return 0;
     }
@@ -96,7 +122,7 @@ ngx_llm_twin_fits(const ngx_llm_twin_t *twin, const unsigned char *p,
         return 0;
     }
 
-    ngx_llm_text_add(text, start, end - start);
+    ngx_llm_twin_text(sizes, start, end - start, behind);
 
     return end + behind - p;
 }

@@ -17,6 +17,7 @@
 
 
 static void test_texts(void);
+static void test_words(void);
 static void test_differing(void);
 static void test_cut(void);
 static void test_again(void);
@@ -48,6 +49,7 @@ main(void)
     test_guard = tap_guard(test_held, sizeof(test_held));
 
     test_texts();
+    test_words();
     test_differing();
     test_cut();
     test_again();
@@ -115,9 +117,68 @@ test_texts(void)
                       sizeof(TEST_BEFORE "a" TEST_BEHIND "data") - 1),
             sizeof(TEST_BEFORE "a" TEST_BEHIND) - 1, "there may be more");
 
+    tap_int(test_fits(&twin, TEST_BEFORE TEST_BEHIND "data",
+                      sizeof(TEST_BEFORE TEST_BEHIND "data") - 1),
+            0, "no text, and more");
+
     ngx_llm_twin_leave(&twin);
     ngx_llm_twin_leave(&twin);
     tap_ok(twin.bytes == NULL, "it leaves once");
+}
+
+
+/* any byte anywhere in a word, which may have a space in front */
+
+static void
+test_words(void)
+{
+    int             ch;
+    char            event[TEST_MAX_BYTES], word[32];
+    size_t          at, i, len, n, wrong;
+    ngx_llm_text_t  want;
+    ngx_llm_twin_t  twin;
+
+    static const char *const  behinds[] = {
+        "\"}}]}\n\n", "\",\"abcdef\":0}\n\n", TEST_BEHIND
+    };
+
+    memset(&twin, 0, sizeof(twin));
+    wrong = 0;
+
+    for (i = 0; i < sizeof(behinds) / sizeof(behinds[0]); i++) {
+        test_learn(&twin, TEST_BEFORE, "a", behinds[i], i * 100);
+
+        for (n = 1; n < sizeof(word); n++) {
+
+            for (at = 0; at < 2 * n; at++) {
+
+                for (ch = 1; ch < 256; ch++) {
+                    memset(word, 'z', n);
+                    word[n] = '\0';
+                    word[0] = (at < n) ? ' ' : 'A';
+                    word[at % n] = ch;
+
+                    len = snprintf(event, sizeof(event), TEST_BEFORE "%s%s",
+                                   word, behinds[i]);
+
+                    memset(&want, 0, sizeof(want));
+
+                    if (ch >= ' ' && ch != '"' && ch != '\\') {
+                        ngx_llm_text_add(&want, (unsigned char *) word, n);
+                        wrong += (test_fits(&twin, event, len) != len);
+
+                    } else {
+                        wrong += (test_fits(&twin, event, len) != 0);
+                    }
+
+                    wrong += (memcmp(&want, &test_text, sizeof(want)) != 0);
+                }
+            }
+        }
+    }
+
+    tap_int(wrong, 0, "what is counted of words");
+    ngx_llm_twin_leave(&twin);
 }
 
 
@@ -214,7 +275,7 @@ static void
 test_vain(void)
 {
     char            before[64];
-    size_t          n;
+    size_t          i, n;
     ngx_llm_twin_t  twin;
 
     memset(&twin, 0, sizeof(twin));
@@ -235,12 +296,14 @@ test_vain(void)
     test_learn(&twin, "3 \"", "a", TEST_BEHIND, n += 100);
     tap_int(twin.vain, 0, "one that is of use forgets it");
 
-    for (n++; twin.bytes != NULL; n++) {
+    for (i = 0; i < NGX_LLM_TWIN_VAIN; i++) {
+        n++;
         snprintf(before, sizeof(before), "data: %zu \"", n);
         test_learn(&twin, before, "a", TEST_BEHIND, n);
     }
 
-    tap_int(twin.vain, NGX_LLM_TWIN_VAIN, "none is left behind some");
+    tap_int(twin.vain, NGX_LLM_TWIN_VAIN, "some in a row were");
+    tap_ok(twin.bytes == NULL, "none is left behind them");
 
     test_learn(&twin, "4 \"", "a", TEST_BEHIND, n + 1000);
     tap_ok(twin.bytes == NULL, "and none is taken any more");
