@@ -114,6 +114,12 @@ my @Bad = (
            . 'rediss://',
     'llm_redis r unix:;'
         => 'invalid address of "r" in llm_redis, allowed is unix:path',
+    'llm_redis r redis://127.0.0.1 redis://user:secret@127.0.0.2;'
+        => 'invalid value "redis://" in llm_redis, allowed is timeout=',
+    'llm_redis r redis://127.0.0.1 timeout=1s fallback=open timeout=2s;'
+        => 'duplicate parameter "timeout=2s" in llm_redis',
+    'llm_redis r redis://127.0.0.1 fallback=open fallback=local;'
+        => 'duplicate parameter "fallback=local" in llm_redis',
     'llm_redis r redis://127.0.0.1 timeout=0;'
         => 'invalid value "timeout=0" in llm_redis, allowed is a time',
     'llm_redis r redis://127.0.0.1 fallback=none;'

@@ -63,6 +63,39 @@ ngx_http_llm_stream_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+ngx_int_t
+ngx_http_llm_check_parameters(ngx_conf_t *cf, ngx_command_t *cmd)
+{
+    size_t       len;
+    u_char      *equals;
+    ngx_str_t   *value;
+    ngx_uint_t   i, k;
+
+    value = cf->args->elts;
+
+    for (i = 2; i < cf->args->nelts; i++) {
+        equals = (u_char *) ngx_strchr(value[i].data, '=');
+
+        if (equals == NULL) {
+            continue;
+        }
+
+        len = equals + 1 - value[i].data;
+
+        for (k = 1; k < i; k++) {
+            if (ngx_strncmp(value[k].data, value[i].data, len) == 0) {
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                                   "duplicate parameter \"%V\" in %V",
+                                   &value[i], &cmd->name);
+                return NGX_ERROR;
+            }
+        }
+    }
+
+    return NGX_OK;
+}
+
+
 /* as nginx's slots, but with a line that says what is allowed */
 
 char *

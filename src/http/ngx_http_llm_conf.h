@@ -27,6 +27,10 @@ char *ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
 char *ngx_http_llm_stream_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
+/* NGX_ERROR, which is logged: a parameter, name=value, is given twice */
+
+ngx_int_t ngx_http_llm_check_parameters(ngx_conf_t *cf, ngx_command_t *cmd);
+
 /*
  * Values of one kind: cmd->post has the names of an enumeration, all of which
  * a wrong one is told.

@@ -5,10 +5,9 @@
  */
 
 
-#include "ngx_http_llm.h"
+#include "ngx_http_llm_conf.h"
 
 
-static ngx_uint_t ngx_http_llm_limit_is_given(ngx_str_t *args, ngx_uint_t i);
 static char *ngx_http_llm_limit_arg(ngx_conf_t *cf, ngx_command_t *cmd,
     ngx_http_llm_limit_t *limit, ngx_str_t *arg);
 static char *ngx_http_llm_limit_set_reserve(ngx_conf_t *cf,
@@ -41,14 +40,11 @@ ngx_http_llm_limit_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     ngx_memzero(&read, sizeof(ngx_http_llm_limit_t));
 
-    for (i = 1; i < cf->args->nelts; i++) {
-        if (ngx_http_llm_limit_is_given(value, i)) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "duplicate parameter \"%V\" in %V",
-                               &value[i], &cmd->name);
-            return NGX_CONF_ERROR;
-        }
+    if (ngx_http_llm_check_parameters(cf, cmd) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
 
+    for (i = 1; i < cf->args->nelts; i++) {
         if (ngx_http_llm_limit_arg(cf, cmd, &read, &value[i]) != NGX_CONF_OK) {
             return NGX_CONF_ERROR;
         }
@@ -94,31 +90,6 @@ ngx_http_llm_limit_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     *limit = read;
 
     return NGX_CONF_OK;
-}
-
-
-/* a parameter of this name stands before the i-th argument */
-
-static ngx_uint_t
-ngx_http_llm_limit_is_given(ngx_str_t *args, ngx_uint_t i)
-{
-    size_t      n;
-    ngx_uint_t  k;
-
-    for (n = 0; n < args[i].len && args[i].data[n] != '='; n++) {
-        /* void */
-    }
-
-    for (k = 1; k < i; k++) {
-        if (args[k].len > n
-            && args[k].data[n] == '='
-            && ngx_strncmp(args[k].data, args[i].data, n) == 0)
-        {
-            return 1;
-        }
-    }
-
-    return 0;
 }
 
 

@@ -141,13 +141,6 @@ ngx_http_llm_limit_param(ngx_conf_t *cf, ngx_command_t *cmd,
             continue;
         }
 
-        if (args->given & param->bit) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "duplicate parameter \"%V\" in %V",
-                               arg, &cmd->name);
-            return NGX_CONF_ERROR;
-        }
-
         args->given |= param->bit;
 
         value.data = arg->data + param->name.len;

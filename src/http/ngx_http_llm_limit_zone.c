@@ -5,6 +5,7 @@
  */
 
 
+#include "ngx_http_llm_conf.h"
 #include "ngx_http_llm_limit_param.h"
 
 
@@ -51,6 +52,10 @@ ngx_http_llm_limit_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     ngx_memzero(&args, sizeof(ngx_http_llm_limit_args_t));
 
     args.lz = lz;
+
+    if (ngx_http_llm_check_parameters(cf, cmd) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
 
     for (i = 2; i < cf->args->nelts; i++) {
         if (ngx_http_llm_limit_param(cf, cmd, &args, &value[i])

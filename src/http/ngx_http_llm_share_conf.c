@@ -7,6 +7,7 @@
 
 #include "ngx_http_llm_block.h"
 #include "ngx_http_llm_charge.h"
+#include "ngx_http_llm_conf.h"
 #include "ngx_http_llm_share.h"
 
 
@@ -41,7 +42,11 @@ ngx_http_llm_redis_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     *redis = ngx_http_llm_redis_create(cf, cmd);
 
-    return *redis ? NGX_CONF_OK : NGX_CONF_ERROR;
+    if (*redis == NULL || ngx_http_llm_check_parameters(cf, cmd) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
 }
 
 

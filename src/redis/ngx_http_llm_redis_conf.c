@@ -15,6 +15,7 @@
 #define NGX_HTTP_LLM_REDIS_POLICY_BYTES        65536
 
 
+static void ngx_http_llm_redis_hide(ngx_str_t *value);
 static char *ngx_http_llm_redis_param(ngx_conf_t *cf,
     ngx_http_llm_redis_t *redis, ngx_str_t *arg, ngx_str_t *policy);
 static char *ngx_http_llm_redis_time(ngx_str_t *text, ngx_msec_t *ms);
@@ -69,7 +70,8 @@ ngx_http_llm_redis_create(ngx_conf_t *cf, ngx_command_t *cmd)
             continue;
         }
 
-        if (rv == NULL || rv != NGX_CONF_ERROR) {
+        if (rv != NGX_CONF_ERROR) {
+            ngx_http_llm_redis_hide(&value[i]);
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                "invalid value \"%V\" in %V, allowed is %s",
                                &value[i], &cmd->name, rv);
@@ -83,6 +85,20 @@ ngx_http_llm_redis_create(ngx_conf_t *cf, ngx_command_t *cmd)
     }
 
     return redis;
+}
+
+
+/* an address where none is expected may have a password in it */
+
+static void
+ngx_http_llm_redis_hide(ngx_str_t *value)
+{
+    u_char  *p;
+
+    p = ngx_strnstr(value->data, "://", value->len);
+    if (p) {
+        value->len = p + 3 - value->data;
+    }
 }
 
 
