@@ -357,28 +357,19 @@ sub no_scripts_allowed {
 sub failover {
     my $other = LlmRedis->start(dir => dir('other'));
 
-    $other->call('REPLICAOF', '127.0.0.1', $Redis->port);
-    LlmRedis::await('the replica is linked', sub {
-        $other->call('INFO', 'replication') =~ /master_link_status:up/
-    });
+    $other->follow($Redis);
 
     node(redis => 'redis://' . $Redis->address . ',' . $other->address);
     $Node->ask(10);
     is(LlmNode::await_used($Redis, 1), 1, 'failover: the master decides');
-    $Redis->call('WAIT', 1, 30_000);
-
-    $other->call('REPLICAOF', 'NO', 'ONE');
-    $Redis->call('REPLICAOF', '127.0.0.1', $other->port);
+    $Redis->give_way($other);
 
     is($Node->ask(10)->status, 200, 'the master has become a replica');
 
-    LlmRedis::await('the other one decides', sub {
-        $Node->ask(10);
-        (LlmNode::used($other) // 0) >= 2
-    });
+    $Node->ask_until_used($other, 2);
     ok(1, 'READONLY leads to the other one');
 
-    $Redis->call('REPLICAOF', 'NO', 'ONE');
+    $Redis->lead;
     $other->stop;
     done('failover');
 }

@@ -174,10 +174,7 @@ END
 sub failover {
     my $other = LlmRedis->start(dir => dir('other'));
 
-    $other->call('REPLICAOF', '127.0.0.1', $Redis->port);
-    LlmRedis::await('the replica is linked', sub {
-        $other->call('INFO', 'replication') =~ /master_link_status:up/
-    });
+    $other->follow($Redis);
 
     my $both = join ',', $Redis->address, $other->address;
 
@@ -190,18 +187,12 @@ END
 
     $Node->ask(10);
     is(LlmNode::await_used($Redis, 1), 1, 'failover: the master decides');
-    $Redis->call('WAIT', 1, 30_000);
+    $Redis->give_way($other);
 
-    $other->call('REPLICAOF', 'NO', 'ONE');
-    $Redis->call('REPLICAOF', '127.0.0.1', $other->port);
-
-    LlmRedis::await('the other one decides', sub {
-        $Node->ask(10);
-        (LlmNode::used($other) // 0) >= 2
-    });
+    $Node->ask_until_used($other, 2);
     ok(1, 'READONLY in a policy leads to the other one, too');
 
-    $Redis->call('REPLICAOF', 'NO', 'ONE');
+    $Redis->lead;
     $other->stop;
     done('failover');
 }

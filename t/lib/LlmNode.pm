@@ -239,6 +239,18 @@ sub charges {
 }
 
 
+# asks until the server knows of so much
+
+sub ask_until_used {
+    my ($self, $redis, $tokens) = @_;
+
+    LlmRedis::await('the server decides', sub {
+        $self->ask(10);
+        (used($redis) // 0) >= $tokens
+    });
+}
+
+
 # awaits a number of tokens used: settling is not waited for by anybody
 
 sub await_used {

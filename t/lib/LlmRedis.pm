@@ -214,6 +214,33 @@ sub thaw {
 }
 
 
+# a replica of the other one, which is linked
+
+sub follow {
+    my ($self, $master) = @_;
+
+    $self->call('REPLICAOF', '127.0.0.1', $master->port);
+
+    await('the replica is linked', sub {
+        $self->call('INFO', 'replication') =~ /master_link_status:up/
+    });
+}
+
+
+# the other one is the master now, and has all of it
+
+sub give_way {
+    my ($self, $replica) = @_;
+
+    $self->call('WAIT', 1, 30_000);
+    $replica->lead;
+    $self->call('REPLICAOF', '127.0.0.1', $replica->port);
+}
+
+
+sub lead { $_[0]->call('REPLICAOF', 'NO', 'ONE') }
+
+
 sub DESTROY {
     my ($self) = @_;
     local ($?, $@, $!);
