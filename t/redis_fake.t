@@ -29,6 +29,7 @@ $Redis = LlmRedis->start(dir => dir('redis'));
 
 fake();
 greeting();
+servers_left();
 
 $Redis->stop;
 
@@ -180,4 +181,38 @@ sub greeting {
 
     $fake->stop;
     done('greeting');
+}
+
+
+# a worker knows 127 servers of a cluster: those that have left make room
+
+sub servers_left {
+    my $fake = LlmFakeRedis->start(real => $Redis, dir => dir('fake'));
+    my $pid;
+
+    $Redis->call('FLUSHALL');
+    $fake->does('servers ' . join ' ', map { "127.0.1.$_" } 1 .. 127);
+
+    $Node = LlmNode->start(redis => $fake->url);
+    ($pid) = $Node->{nginx}->workers;
+
+    for my $net (1, 2) {
+        $Node->await_error(qr/is down, 127\.0\.$net\.127:/);
+        is($Node->ask(10)->status, 200, 'servers left: the fallback decides');
+
+        $fake->does('servers 127.0.0.1');
+        $Node->ask_until_used($Redis, 1);
+        ok(1, 'and a new one, when there is one');
+
+        # all of them are asked for again where a connection breaks
+
+        $fake->does('servers ' . join ' ', map { "127.0.2.$_" } 1 .. 127);
+        $Redis->call('FLUSHALL');
+        $Redis->call('CLIENT', 'KILL', 'TYPE', 'normal');
+    }
+
+    is(join(' ', $Node->{nginx}->workers), $pid, 'the worker lives');
+
+    $fake->stop;
+    done('servers left');
 }

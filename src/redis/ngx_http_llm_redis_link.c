@@ -51,6 +51,16 @@ ngx_http_llm_redis_link_create(ngx_http_llm_redis_t *redis,
         return link;
     }
 
+    ngx_http_llm_redis_link_name(link, addr);
+
+    return link;
+}
+
+
+void
+ngx_http_llm_redis_link_name(ngx_http_llm_redis_link_t *link,
+    const ngx_addr_t *addr)
+{
     link->fixed = 1;
 
     ngx_memcpy(&link->sockaddr, addr->sockaddr, addr->socklen);
@@ -61,7 +71,9 @@ ngx_http_llm_redis_link_create(ngx_http_llm_redis_t *redis,
     link->addr.name.len = ngx_sock_ntop(link->addr.sockaddr, addr->socklen,
                                         link->addr_text,
                                         NGX_SOCKADDR_STRLEN, 1);
-    return link;
+    link->backoff_ms = 0;
+    link->said_up = 0;
+    link->said_down = 0;
 }
 
 

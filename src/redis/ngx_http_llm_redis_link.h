@@ -303,10 +303,15 @@ void ngx_http_llm_redis_seen_ask(ngx_http_llm_redis_t *redis,
 void ngx_http_llm_redis_seen_answer(ngx_http_llm_redis_t *redis,
     const ngx_http_llm_redis_visit_t *visit);
 
-/* links; addr NULL: the configured addresses in turn.  NULL: no memory */
+/*
+ * Links; addr NULL: the configured addresses in turn.  NULL: no memory.  One
+ * that is closed, and nobody waits for, may become another server's.
+ */
 
 ngx_http_llm_redis_link_t *ngx_http_llm_redis_link_create(
     ngx_http_llm_redis_t *redis, const ngx_addr_t *addr);
+void ngx_http_llm_redis_link_name(ngx_http_llm_redis_link_t *link,
+    const ngx_addr_t *addr);
 void ngx_http_llm_redis_link_connect(ngx_http_llm_redis_link_t *link);
 
 /*

@@ -12,8 +12,12 @@
 #define NGX_HTTP_LLM_REDIS_REFRESH_MS  200
 
 
+static ngx_int_t ngx_http_llm_redis_ranges(ngx_http_llm_redis_link_t *link,
+    const redisReply *reply);
 static ngx_http_llm_redis_link_t *ngx_http_llm_redis_find(
     ngx_http_llm_redis_t *redis, const ngx_addr_t *addr, ngx_uint_t *index);
+static ngx_http_llm_redis_link_t *ngx_http_llm_redis_left(
+    ngx_http_llm_redis_map_t *map, ngx_uint_t *index);
 static ngx_int_t ngx_http_llm_redis_address(ngx_addr_t *addr,
     ngx_sockaddr_t *sockaddr, ngx_http_llm_redis_link_t *link,
     u_char *host, size_t len, ngx_int_t port);
@@ -66,6 +70,7 @@ ngx_int_t
 ngx_http_llm_redis_learn(ngx_http_llm_redis_link_t *link,
     const redisReply *reply)
 {
+    ngx_int_t                  rc;
     ngx_uint_t                 i;
     ngx_http_llm_redis_map_t  *map;
 
@@ -81,9 +86,7 @@ ngx_http_llm_redis_learn(ngx_http_llm_redis_link_t *link,
 
     map->cluster = 1;
 
-    for (i = 0; i < reply->elements; i++) {
-        (void) ngx_http_llm_redis_range(link, reply->element[i]);
-    }
+    rc = ngx_http_llm_redis_ranges(link, reply);
 
     for (i = 1; i < map->nlinks; i++) {
         if (!map->links[i]->used
@@ -94,7 +97,34 @@ ngx_http_llm_redis_learn(ngx_http_llm_redis_link_t *link,
         }
     }
 
+    /* now there is the room of those that have left */
+
+    if (rc == NGX_BUSY) {
+        (void) ngx_http_llm_redis_ranges(link, reply);
+    }
+
     return NGX_OK;
+}
+
+
+/* NGX_BUSY: there was no room for a server */
+
+static ngx_int_t
+ngx_http_llm_redis_ranges(ngx_http_llm_redis_link_t *link,
+    const redisReply *reply)
+{
+    ngx_int_t   rc;
+    ngx_uint_t  i;
+
+    rc = NGX_OK;
+
+    for (i = 0; i < reply->elements; i++) {
+        if (ngx_http_llm_redis_range(link, reply->element[i]) == NGX_BUSY) {
+            rc = NGX_BUSY;
+        }
+    }
+
+    return rc;
 }
 
 
@@ -148,7 +178,7 @@ ngx_http_llm_redis_range(ngx_http_llm_redis_link_t *link,
 
     node = ngx_http_llm_redis_find(link->redis, &addr, &index);
     if (node == NULL) {
-        return NGX_ERROR;
+        return NGX_BUSY;
     }
 
     node->used = 1;
@@ -188,6 +218,13 @@ ngx_http_llm_redis_find(ngx_http_llm_redis_t *redis, const ngx_addr_t *addr,
         }
     }
 
+    link = ngx_http_llm_redis_left(map, index);
+
+    if (link) {
+        ngx_http_llm_redis_link_name(link, addr);
+        return link;
+    }
+
     if (map->nlinks == NGX_HTTP_LLM_REDIS_LINKS) {
         return NULL;
     }
@@ -201,6 +238,36 @@ ngx_http_llm_redis_find(ngx_http_llm_redis_t *redis, const ngx_addr_t *addr,
     map->links[map->nlinks++] = link;
 
     return link;
+}
+
+
+/*
+ * The link of a server that has left: one that is the cluster's is connected,
+ * or tries to be.  A slot that is said to be there still is moved by whoever
+ * takes its place.
+ */
+
+static ngx_http_llm_redis_link_t *
+ngx_http_llm_redis_left(ngx_http_llm_redis_map_t *map, ngx_uint_t *index)
+{
+    ngx_uint_t                  i;
+    ngx_http_llm_redis_link_t  *link;
+
+    for (i = 1; i < map->nlinks; i++) {
+        link = map->links[i];
+
+        if (!link->used
+            && link->connection == NULL
+            && !link->retry.timer_set
+            && ngx_queue_empty(&link->pending)
+            && ngx_queue_empty(&link->waiting))
+        {
+            *index = i;
+            return link;
+        }
+    }
+
+    return NULL;
 }
 
 

@@ -25,6 +25,8 @@ package LlmFakeRedis;
 #     closed        closes
 #     mutated SEED  bytes of it are changed, lost, added, or numbers replaced
 #     greets TEXT   says TEXT as soon as somebody connects
+#     servers IP..  is a cluster of servers that have its port, and a slot each,
+#                   the last one all others
 #     stuck N       takes N bytes of what it is asked, answers none of it, is
 #                   counted once, and takes nothing any more
 #
@@ -146,7 +148,7 @@ sub greet {
     setsockopt $client, IPPROTO_TCP, TCP_NODELAY, 1 if !$self->{unix};
 
     my $link = { client => $client, real => $real, asked => '',
-                 answered => '', scripts => [] };
+                 answered => '', commands => [] };
 
     $self->{links}{$_} = $link for $client, $real;
     $select->add($client, $real);
@@ -192,8 +194,9 @@ sub pass {
         # what is a script is remembered: its reply is the one to spoil
 
         while (defined(my $command = cut_reply(\$link->{asked}))) {
-            push @{$link->{scripts}},
-                 $command =~ /^\*\d+\r\n\$\d+\r\nEVAL/i ? 1 : 0;
+            push @{$link->{commands}},
+                 $command =~ /^\*\d+\r\n\$\d+\r\n(EVAL|CLUSTER)/i
+                 ? uc $1 : '';
             syswrite $link->{real}, $command;
         }
 
@@ -205,15 +208,33 @@ sub pass {
     while (!$link->{closed}
            && defined(my $reply = cut_reply(\$link->{answered})))
     {
-        my $script = shift @{$link->{scripts}};
+        my $command = shift @{$link->{commands}};
         my $task = $self->task;
 
-        if ($script || $task->{all}) {
+        if ($task->{what} =~ /^servers (.*)/) {
+            syswrite $link->{client},
+                     $command eq 'CLUSTER' ? $self->slots(split / /, $1)
+                                           : $reply;
+
+        } elsif ($command eq 'EVAL' || $task->{all}) {
             $self->answer($select, $link, $task->{what}, $reply);
         } else {
             syswrite $link->{client}, $reply;
         }
     }
+}
+
+
+sub slots {
+    my ($self, @servers) = @_;
+    my $slot = 0;
+
+    return '*' . @servers . "\r\n" . join '', map {
+        my $last = $slot == $#servers ? 16383 : $slot;
+
+        sprintf "*3\r\n:%d\r\n:%d\r\n*2\r\n\$%d\r\n%s\r\n:%d\r\n", $slot++,
+                $last, length, $_, $self->{port}
+    } @servers;
 }
 
 
