@@ -205,12 +205,15 @@ llm_limit zone=t reserve=400;
 
 === TEST 12: a small limit does not refuse what nothing is known of
 --- http_config eval
-"$::Zone tokens=20/d;"
+"$::Zone tokens=50/d;"
 --- location
 llm_limit zone=t;
 --- more_headers eval: $::Headers
 --- response_headers
-x-ratelimit-limit-tokens: 20
+x-ratelimit-limit-tokens: 50
+x-ratelimit-remaining-tokens: 29
+--- log
+reserved_tokens: 21
 
 
 
