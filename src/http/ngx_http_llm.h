@@ -95,12 +95,17 @@ typedef struct {
     /* tokens of the prompt that no ratio corrects */
     int64_t                     part_tokens;
 
-    /* choices asked for, at least 1 */
+    /* choices asked for, for all prompts together, at least 1 */
     uint32_t                    n;
 
     /* parts of the prompt are no text */
     unsigned                    media:1;
 } ngx_http_llm_facts_t;
+
+/* of all choices, where a maximum is named; the parser bounds both factors */
+
+#define ngx_http_llm_all_output(facts)                                        \
+    ((facts)->max_output * (facts)->n)
 
 
 typedef struct {

@@ -222,9 +222,7 @@ ngx_http_llm_limit_need(ngx_http_llm_ctx_t *ctx, ngx_http_llm_limit_t *limit,
     fixed = (limit->reserve == NGX_HTTP_LLM_RESERVE_FIXED);
     named = (facts->max_output >= 0);
 
-    /* the parser bounds both factors */
-
-    most = named ? facts->max_output * facts->n : NGX_LLM_MAX_TOKENS;
+    most = named ? ngx_http_llm_all_output(facts) : NGX_LLM_MAX_TOKENS;
     most = ngx_min(most, NGX_LLM_MAX_TOKENS);
 
     if (ngx_llm_api_prompt_only(ctx->api)) {

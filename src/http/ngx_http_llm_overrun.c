@@ -206,10 +206,7 @@ ngx_http_llm_overrun_usage(ngx_http_llm_ctx_t *ctx, unsigned bits,
     tokens = ngx_max(tokens, (int64_t) answer->content_events);
 
     if (facts->max_output >= 0) {
-
-        /* the parser bounds both factors */
-
-        most = facts->max_output * facts->n;
+        most = ngx_http_llm_all_output(facts);
 
         if (tokens > most) {
             tokens = ngx_max(most, tokens - most / 2);
@@ -235,7 +232,7 @@ ngx_http_llm_overrun_step(ngx_http_llm_ctx_t *ctx, ngx_http_llm_part_t *part,
         return NGX_HTTP_LLM_OVERRUN_STEP;
     }
 
-    left = facts->max_output * facts->n - usage->completion;
+    left = ngx_http_llm_all_output(facts) - usage->completion;
 
     /* upstream does not keep to it, or the estimate is wrong */
 

@@ -18,6 +18,8 @@ static ngx_http_llm_redis_link_t *ngx_http_llm_redis_find(
     ngx_http_llm_redis_t *redis, const ngx_addr_t *addr, ngx_uint_t *index);
 static ngx_http_llm_redis_link_t *ngx_http_llm_redis_left(
     ngx_http_llm_redis_map_t *map, ngx_uint_t *index);
+static ngx_uint_t ngx_http_llm_redis_is_idle(
+    const ngx_http_llm_redis_link_t *link);
 static ngx_int_t ngx_http_llm_redis_address(ngx_addr_t *addr,
     ngx_sockaddr_t *sockaddr, ngx_http_llm_redis_link_t *link,
     u_char *host, size_t len, ngx_int_t port);
@@ -89,10 +91,7 @@ ngx_http_llm_redis_learn(ngx_http_llm_redis_link_t *link,
     rc = ngx_http_llm_redis_ranges(link, reply);
 
     for (i = 1; i < map->nlinks; i++) {
-        if (!map->links[i]->used
-            && ngx_queue_empty(&map->links[i]->pending)
-            && ngx_queue_empty(&map->links[i]->waiting))
-        {
+        if (ngx_http_llm_redis_is_idle(map->links[i])) {
             ngx_http_llm_redis_link_close(map->links[i]);
         }
     }
@@ -256,11 +255,9 @@ ngx_http_llm_redis_left(ngx_http_llm_redis_map_t *map, ngx_uint_t *index)
     for (i = 1; i < map->nlinks; i++) {
         link = map->links[i];
 
-        if (!link->used
+        if (ngx_http_llm_redis_is_idle(link)
             && link->connection == NULL
-            && !link->retry.timer_set
-            && ngx_queue_empty(&link->pending)
-            && ngx_queue_empty(&link->waiting))
+            && !link->retry.timer_set)
         {
             *index = i;
             return link;
@@ -268,6 +265,17 @@ ngx_http_llm_redis_left(ngx_http_llm_redis_map_t *map, ngx_uint_t *index)
     }
 
     return NULL;
+}
+
+
+/* no slot is its server's, and nobody waits for it */
+
+static ngx_uint_t
+ngx_http_llm_redis_is_idle(const ngx_http_llm_redis_link_t *link)
+{
+    return !link->used
+           && ngx_queue_empty(&link->pending)
+           && ngx_queue_empty(&link->waiting);
 }
 
 
